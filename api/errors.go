@@ -1,0 +1,65 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Code is an error's identity on the wire. Text is for people, codes are for
+// programs.
+type Code string
+
+const (
+	CodeInvalid      Code = "invalid"       // 400/422: a field is wrong
+	CodeUnauthorized Code = "unauthorized"  // 401: no token, unknown or expired
+	CodeForbidden    Code = "forbidden"     // 403: token may not do this
+	CodeNotFound     Code = "not_found"     // 404
+	CodeConflict     Code = "conflict"      // 409: name taken, state forbids
+	CodeNoFit        Code = "no_fit"        // 409: no capacity; Reasons says why
+	CodeForming      Code = "forming"       // 503: voters are still missing
+	CodeNoLeader     Code = "no_leader"     // 503: retry
+	CodeTooLarge     Code = "too_large"     // 413
+	CodeInternal     Code = "internal"      // 500
+	CodeWrongCluster Code = "wrong_cluster" // 421: token or certificate of another cluster of hosts
+)
+
+// FieldError names a field, its value and what would be right.
+type FieldError struct {
+	Field string `json:"field" doc:"path in the request, such as workers[0].memory"`
+	Value string `json:"value,omitempty"`
+	Want  string `json:"want"`
+}
+
+func (e FieldError) String() string {
+	if e.Value == "" {
+		return fmt.Sprintf("%s: want %s", e.Field, e.Want)
+	}
+	return fmt.Sprintf("%s: %q: want %s", e.Field, e.Value, e.Want)
+}
+
+// Problem is the body of every error answer (RFC 9457, application/problem+json).
+type Problem struct {
+	Type    string       `json:"type,omitempty"`
+	Title   string       `json:"title,omitempty"`
+	Status  int          `json:"status"`
+	Detail  string       `json:"detail"`
+	Code    Code         `json:"code"`
+	Errors  []FieldError `json:"errors,omitempty"`
+	Reasons []string     `json:"reasons,omitempty" doc:"with no_fit: what is short, where"`
+	Next    string       `json:"next,omitempty" doc:"what to do about it"`
+}
+
+func (p *Problem) Error() string {
+	var b strings.Builder
+	b.WriteString(p.Detail)
+	for _, e := range p.Errors {
+		b.WriteString("\n  " + e.String())
+	}
+	for _, r := range p.Reasons {
+		b.WriteString("\n  " + r)
+	}
+	if p.Next != "" {
+		b.WriteString("\n" + p.Next)
+	}
+	return b.String()
+}

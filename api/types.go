@@ -1,0 +1,275 @@
+package api
+
+import "time"
+
+// Class is what a host offers. A host may hold several.
+type Class string
+
+const (
+	ClassGateway Class = "gateway" // has the public network; carries frontends
+	ClassCompute Class = "compute" // carries workers
+	ClassStorage Class = "storage" // carries volumes
+)
+
+// Role is a node's part in its cluster.
+type Role string
+
+const (
+	RoleFrontend Role = "frontend"
+	RoleWorker   Role = "worker"
+)
+
+// State is a reservation's place in its life.
+type State string
+
+const (
+	StateWaitlisted   State = "waitlisted"
+	StateBooked       State = "booked"
+	StateProvisioning State = "provisioning"
+	StateReady        State = "ready"
+	StateActive       State = "active"
+	StateEnding       State = "ending"
+	StateEnded        State = "ended"
+	StateFailed       State = "failed"
+	StateCancelled    State = "cancelled"
+)
+
+// Spec is what an owner writes: one virtual cluster for one slot.
+type Spec struct {
+	Name     string        `json:"name" doc:"1-40 of a-z, 0-9 and '-', starting with a letter; unique among the project's live reservations"`
+	Project  string        `json:"project,omitempty" doc:"who pays; default: the token's project"`
+	Slot     Slot          `json:"slot"`
+	Frontend NodeShape     `json:"frontend"`
+	Workers  []WorkerGroup `json:"workers"`
+	Rolls    []string      `json:"rolls,omitempty" doc:"names, or name@version; what they require is added"`
+	Home     Quantity      `json:"home,omitempty" doc:"size of the shared home; default: what the frontend's disk leaves"`
+	Users    []User        `json:"users"`
+}
+
+// Slot says when. Start is "asap" or a time with a zone; give End or For.
+type Slot struct {
+	Start string `json:"start" doc:"asap, or RFC 3339 with a zone (seconds may be left out)"`
+	End   string `json:"end,omitempty" doc:"RFC 3339 with a zone"`
+	For   string `json:"for,omitempty" doc:"length, such as 90m, 8h, 30d, 2w"`
+}
+
+// NodeShape is the size of one node.
+type NodeShape struct {
+	CPUs   int      `json:"cpus,omitempty" doc:"cores, 1-256; default 1"`
+	Memory Quantity `json:"memory,omitempty" doc:"256MiB-4TiB; default 512MiB"`
+	Disk   Quantity `json:"disk,omitempty" doc:"4GiB-16TiB; default 4GiB"`
+}
+
+// WorkerGroup is workers of one shape and one appliance.
+type WorkerGroup struct {
+	Name      string `json:"name,omitempty" doc:"prefix of the node names; default compute"`
+	Count     int    `json:"count" doc:"1-1000"`
+	NodeShape `json:",inline"`
+	Appliance string `json:"appliance,omitempty" doc:"default: worker"`
+}
+
+// User is an account on the cluster.
+type User struct {
+	Name  string   `json:"name"`
+	Keys  []string `json:"keys" doc:"ssh public keys, as in authorized_keys"`
+	Admin bool     `json:"admin,omitempty" doc:"may use sudo on the nodes"`
+}
+
+// Reservation is the contract as the API shows it.
+type Reservation struct {
+	ID         string      `json:"id"`
+	Name       string      `json:"name"`
+	Project    string      `json:"project"`
+	Owner      string      `json:"owner" doc:"id of the token that made it"`
+	State      State       `json:"state"`
+	Message    string      `json:"message,omitempty" doc:"why, for people"`
+	Conditions []Condition `json:"conditions,omitempty"`
+	Start      time.Time   `json:"start"`
+	End        time.Time   `json:"end"`
+	Provision  time.Time   `json:"provision" doc:"when provisioning begins: start minus lead time"`
+	Created    time.Time   `json:"created"`
+	ReadyAt    *time.Time  `json:"readyAt,omitempty"`
+	Frontend   *Frontend   `json:"frontend,omitempty" doc:"how to log in, once placed"`
+	VLAN       int         `json:"vlan,omitempty"`
+	Subnet     string      `json:"subnet,omitempty"`
+	Nodes      []Node      `json:"nodes"`
+	Phases     []Phase     `json:"phases,omitempty"`
+	Rolls      []string    `json:"rolls"`
+	Spec       Spec        `json:"spec"`
+}
+
+// Frontend is what a user needs to log in.
+type Frontend struct {
+	Address string `json:"address"`
+	HostKey string `json:"hostKey" doc:"ssh public host key, to pin"`
+}
+
+// Condition stands beside the state.
+type Condition struct {
+	Type    string    `json:"type" enum:"degraded,missing_resources,resources_changed"`
+	Message string    `json:"message"`
+	Since   time.Time `json:"since"`
+}
+
+// Node is one virtual machine of a cluster.
+type Node struct {
+	Name       string    `json:"name"`
+	Role       Role      `json:"role"`
+	Host       string    `json:"host" doc:"name of the host that carries it"`
+	Storage    string    `json:"storage" doc:"name of the host that carries its volume"`
+	PrivateIP  string    `json:"privateIP"`
+	PublicIP   string    `json:"publicIP,omitempty"`
+	MAC        string    `json:"mac"`
+	CPUs       int       `json:"cpus"`
+	Memory     Quantity  `json:"memory"`
+	Disk       Quantity  `json:"disk"`
+	Generation uint64    `json:"generation"`
+	State      string    `json:"state" doc:"waiting, volume, starting, booting, ready, stopping, gone, lost"`
+	Since      time.Time `json:"since"`
+	Message    string    `json:"message,omitempty"`
+}
+
+// Phase is one step of provisioning with its times. End is nil while it runs.
+type Phase struct {
+	Name  string     `json:"name" enum:"images,volumes,networks,boot,ready"`
+	Start time.Time  `json:"start"`
+	End   *time.Time `json:"end,omitempty"`
+	Note  string     `json:"note,omitempty"`
+}
+
+// Event is something that happened, for people.
+type Event struct {
+	Index       uint64    `json:"index"`
+	Time        time.Time `json:"time"`
+	Reservation string    `json:"reservation,omitempty"`
+	Host        string    `json:"host,omitempty"`
+	Kind        string    `json:"kind" doc:"dotted word, such as reservation.ready"`
+	Message     string    `json:"message"`
+}
+
+// Host is a physical machine as the API shows it.
+type Host struct {
+	ID            string   `json:"id"`
+	Name          string   `json:"name"`
+	Classes       []Class  `json:"classes"`
+	Address       string   `json:"address" doc:"cluster (internal) address"`
+	APIAddress    string   `json:"apiAddress"`
+	FailureDomain string   `json:"failureDomain,omitempty"`
+	Status        string   `json:"status" doc:"alive, suspect, dead, left"`
+	Raft          string   `json:"raft" doc:"leader, voter, spare, follower"`
+	CPUs          int      `json:"cpus"`
+	Memory        Quantity `json:"memory"`
+	Storage       Quantity `json:"storage"`
+	FreeCPUs      int      `json:"freeCpus"`
+	FreeMemory    Quantity `json:"freeMemory"`
+	FreeStorage   Quantity `json:"freeStorage"`
+	Accel         string   `json:"accel" doc:"kvm or tcg"`
+	Network       string   `json:"network" doc:"vlan or vxlan"`
+	Images        []string `json:"images,omitempty"`
+	Version       string   `json:"version"`
+}
+
+// Lease is the timed hold of a scarce identifier.
+type Lease struct {
+	Kind        string `json:"kind" enum:"vlan,subnet,mac,public"`
+	Value       string `json:"value"`
+	Reservation string `json:"reservation"`
+	Node        string `json:"node,omitempty"`
+}
+
+// TokenKind is what a token may do: operator everything, project its own
+// project's reservations, join one or more hosts' registration.
+type TokenKind string
+
+const (
+	TokenOperator TokenKind = "operator"
+	TokenProject  TokenKind = "project"
+	TokenJoin     TokenKind = "join"
+)
+
+// Token is a bearer token without its secret.
+type Token struct {
+	ID      string    `json:"id"`
+	Kind    TokenKind `json:"kind"`
+	Project string    `json:"project,omitempty"`
+	Note    string    `json:"note,omitempty"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	// Secret is the whole token, shown once, in the answer to its creation.
+	Secret string `json:"secret,omitempty"`
+}
+
+// TokenRequest asks for a token.
+type TokenRequest struct {
+	Kind    TokenKind `json:"kind" enum:"operator,project,join"`
+	Project string    `json:"project,omitempty"`
+	Note    string    `json:"note,omitempty"`
+	For     string    `json:"for,omitempty" doc:"life, 1m-10y; default 1h for join, 90d for project, 1y for operator"`
+}
+
+// Plan is the answer to a dry run: what would be booked.
+type Plan struct {
+	Start     time.Time `json:"start"`
+	End       time.Time `json:"end"`
+	Provision time.Time `json:"provision"`
+	Lead      string    `json:"lead" doc:"estimated time to provision"`
+	Nodes     []Node    `json:"nodes"`
+	Rolls     []string  `json:"rolls"`
+	Images    []Image   `json:"images"`
+}
+
+// Image is a bootable disk content.
+type Image struct {
+	Recipe    string   `json:"recipe" doc:"digest of rolls and appliance"`
+	Digest    string   `json:"digest,omitempty" doc:"digest of the exact package versions; known once built"`
+	Appliance string   `json:"appliance"`
+	Rolls     []string `json:"rolls"`
+	State     string   `json:"state" enum:"wanted,building,ready,failed"`
+	Message   string   `json:"message,omitempty"`
+	Size      Quantity `json:"size,omitempty"`
+	Hosts     []string `json:"hosts,omitempty"`
+}
+
+// Roll is a software bundle as the API shows it.
+type Roll struct {
+	Name        string   `json:"name"`
+	Version     string   `json:"version"`
+	Description string   `json:"description"`
+	Requires    []string `json:"requires,omitempty"`
+	Conflicts   []string `json:"conflicts,omitempty"`
+	Appliances  []string `json:"appliances"`
+	Digest      string   `json:"digest"`
+}
+
+// Status is the cluster of hosts at a glance.
+type Status struct {
+	ClusterID    string `json:"clusterId"`
+	Name         string `json:"name"`
+	Host         string `json:"host" doc:"who answers"`
+	Leader       string `json:"leader,omitempty"`
+	Forming      bool   `json:"forming" doc:"true until the expected number of voters has joined"`
+	Voters       int    `json:"voters"`
+	Expect       int    `json:"expect"`
+	Hosts        int    `json:"hosts"`
+	HostsAlive   int    `json:"hostsAlive"`
+	Reservations int    `json:"reservations" doc:"live ones"`
+	Index        uint64 `json:"index" doc:"last applied Raft index at the answerer"`
+	Version      string `json:"version"`
+}
+
+// JoinRequest is what a new host posts to /v1/join, with a join token as
+// bearer. CSR is a PKCS #10 request in PEM.
+type JoinRequest struct {
+	HostID string `json:"hostId"`
+	Name   string `json:"name"`
+	CSR    string `json:"csr"`
+}
+
+// JoinResponse is what makes the new host a member.
+type JoinResponse struct {
+	ClusterID string   `json:"clusterId"`
+	CA        string   `json:"ca" doc:"PEM"`
+	Cert      string   `json:"cert" doc:"PEM"`
+	GossipKey string   `json:"gossipKey" doc:"base64"`
+	Peers     []string `json:"peers" doc:"gossip addresses of living hosts"`
+}

@@ -1,0 +1,210 @@
+package fsm
+
+import (
+	"time"
+
+	"vcn/api"
+)
+
+// Meta is the one record about the whole.
+type Meta struct {
+	ClusterID string
+	Name      string
+	CACert    []byte // PEM
+	CAKey     []byte // PEM; replicated to Raft peers only, never shown
+	GossipKey []byte
+	Expect    int // voters to wait for before reservations are accepted
+	Formed    bool
+	Pools     Pools
+	Created   time.Time
+}
+
+// Pools are the scarce identifiers the operator gives.
+type Pools struct {
+	VLANFirst, VLANLast int    // 1-4094, inclusive
+	Subnets             string // CIDR that subnets are cut from
+	SubnetBits          int    // prefix length of one cluster's subnet
+	PublicFirst         string // first public address, inclusive
+	PublicLast          string
+	PublicBits          int    // prefix length of the public network
+	PublicGateway       string // may be empty
+	MACPrefix           string // first three octets, locally administered
+}
+
+// Host is a registered physical machine.
+type Host struct {
+	ID, Name      string
+	Classes       []api.Class
+	Internal      string // mTLS address
+	API           string // public API address
+	Storage       string // address:port of its iSCSI portal; empty without class storage
+	Underlay      string // address of its end of the cluster networks, and source of its iSCSI sessions
+	FailureDomain string
+	CPUs          int
+	MemoryBytes   int64
+	StorageBytes  int64
+	Accel         string
+	Network       string
+	Version       string
+	Registered    time.Time
+	Status        string // alive, dead, left (by the leader's hostwatch)
+	StatusSince   time.Time
+	Cordoned      string // reason; empty if not
+}
+
+// HostStatus is what a host last said it holds.
+type HostStatus struct {
+	Host    string
+	Applied uint64 // index of the assignment it had fully looked at
+	Objects []Object
+	Time    time.Time
+}
+
+// Object is one thing a host holds or works on.
+type Object struct {
+	Kind        string // network, volume, node, image
+	ID          string // VLAN, volume id, reservation/node, recipe
+	Reservation string
+	Node        string
+	Generation  uint64
+	State       string // see the Obj* constants
+	Message     string
+	Digest      string // image
+	SizeBytes   int64  // image
+	BootOnly    bool   // image without its root disk
+}
+
+// Object kinds and states. A volume is ready when it is cloned and, where it
+// has access entries, published under its generation.
+const (
+	KindNetwork = "network"
+	KindVolume  = "volume"
+	KindNode    = "node"
+	KindImage   = "image"
+
+	ObjWaiting  = "waiting"  // for something named in Message
+	ObjWorking  = "working"  // being made; Message says the step
+	ObjReady    = "ready"    // network up, volume served, node usable, image here
+	ObjBooting  = "booting"  // node: running, not yet ready
+	ObjPaused   = "paused"   // node: stopped by the hypervisor, as on an I/O error
+	ObjOff      = "off"      // node: not running
+	ObjStopping = "stopping" // node: asked to power off
+	ObjFailed   = "failed"   // Message says why; it is tried again
+)
+
+// Reservation is the contract with its placement.
+type Reservation struct {
+	ID, Name, Project, Owner string
+	State                    api.State
+	// Outcome is what ending ends in: ended, failed or cancelled.
+	Outcome         api.State
+	Message         string
+	Start, End      time.Time
+	Provision       time.Time
+	Created         time.Time
+	ReadyAt, Closed time.Time // zero until then
+	// NodesGone is set while ending, once no host holds a node any more; only
+	// then do volumes and networks go.
+	NodesGone bool
+	// EndIndex is the Raft index at which the present stage of ending began; a
+	// host counts as clean only by a report that had seen it.
+	EndIndex   uint64
+	Spec       api.Spec
+	VLAN       int
+	Subnet     string
+	Nodes      []Node
+	Users      []User
+	Rolls      []string          // resolved, name@version, in order
+	Recipes    map[string]string // appliance to recipe digest
+	Secrets    map[string][]byte // rolls.Secrets
+	Conditions []api.Condition
+	Phases     []api.Phase
+}
+
+// User is an account with its number.
+type User struct {
+	Name  string
+	UID   int
+	Keys  []string
+	Admin bool
+}
+
+// Node is one node with its placement.
+type Node struct {
+	Name        string
+	Role        api.Role
+	Group       string
+	Appliance   string
+	CPUs        int
+	MemoryBytes int64
+	DiskBytes   int64
+	Host        string // host ID
+	Volume      string // volume ID
+	PrivateMAC  string
+	PrivateIP   string // address without prefix
+	PublicMAC   string // frontend only
+	PublicIP    string
+	Generation  uint64 // raised whenever the node is to start elsewhere
+	State       string // api.Node.State
+	Since       time.Time
+	Message     string
+}
+
+// Volume is one disk.
+type Volume struct {
+	ID          string
+	Reservation string
+	Node        string
+	Host        string // storage host ID
+	SizeBytes   int64
+	Recipe      string
+	Generation  uint64 // the one node generation it is served to
+	User        string // CHAP, of that generation
+	Secret      string
+}
+
+// Lease holds a scarce identifier. Kind is vlan, subnet, mac or public.
+type Lease struct {
+	Kind, Value, Reservation, Node string
+}
+
+// Image is what is known of a recipe.
+type Image struct {
+	Recipe    string
+	Appliance string
+	Rolls     []string // name@version, in order
+	Digest    string   // empty until built
+	Builder   string   // host ID that builds it; empty when built
+	State     string   // api.Image.State
+	Message   string
+	SizeBytes int64
+	Wanted    time.Time
+}
+
+// Roll is a registered roll.
+type Roll struct {
+	Name, Version, Digest string
+	Registered            time.Time
+}
+
+// Token is a bearer token; Hash is the SHA-256 of its whole text.
+type Token struct {
+	ID      string
+	Kind    api.TokenKind
+	Project string
+	Note    string
+	Hash    []byte
+	Created time.Time
+	Expires time.Time
+}
+
+// Event is something that happened.
+type Event struct {
+	Index       uint64 // Raft index; unique with Sub
+	Sub         int
+	Time        time.Time
+	Reservation string
+	Host        string
+	Kind        string
+	Message     string
+}

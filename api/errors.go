@@ -20,6 +20,7 @@ const (
 	CodeNoLeader     Code = "no_leader"     // 503: retry
 	CodeTooLarge     Code = "too_large"     // 413
 	CodeInternal     Code = "internal"      // 500
+	CodeUnavailable  Code = "unavailable"   // never sent by a host: a client's word that no host answered
 	CodeWrongCluster Code = "wrong_cluster" // 421: token or certificate of another cluster of hosts
 )
 
@@ -30,11 +31,31 @@ type FieldError struct {
 	Want  string `json:"want"`
 }
 
+// String is field: "value": want what; parts that are empty are left out.
 func (e FieldError) String() string {
-	if e.Value == "" {
-		return fmt.Sprintf("%s: want %s", e.Field, e.Want)
+	var b strings.Builder
+	if e.Field != "" {
+		b.WriteString(e.Field + ": ")
 	}
-	return fmt.Sprintf("%s: %q: want %s", e.Field, e.Value, e.Want)
+	if e.Value != "" {
+		v := e.Value
+		if len(v) > fieldValueMax {
+			v = v[:fieldValueMax] + "..."
+		}
+		fmt.Fprintf(&b, "%q: ", v)
+	}
+	return b.String() + "want " + e.Want
+}
+
+// fieldValueMax bounds how many bytes of a wrong value are repeated.
+const fieldValueMax = 80
+
+// Error is String, so that a single FieldError can be an error.
+func (e FieldError) Error() string { return e.String() }
+
+// Invalid is the Problem of wrong fields: status 422, code invalid.
+func Invalid(detail string, errs []FieldError) *Problem {
+	return &Problem{Title: "Unprocessable Entity", Status: 422, Code: CodeInvalid, Detail: detail, Errors: errs}
 }
 
 // Problem is the body of every error answer (RFC 9457, application/problem+json).

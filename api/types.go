@@ -36,13 +36,13 @@ const (
 
 // Spec is what an owner writes: one virtual cluster for one slot.
 type Spec struct {
-	Name     string        `json:"name" doc:"1-40 of a-z, 0-9 and '-', starting with a letter; unique among the project's live reservations"`
+	Name     string        `json:"name" doc:"1-40 of a-z, 0-9 and '-', starting with a letter, not ending in '-'; unique among the project's live reservations"`
 	Project  string        `json:"project,omitempty" doc:"who pays; default: the token's project"`
 	Slot     Slot          `json:"slot"`
 	Frontend NodeShape     `json:"frontend"`
 	Workers  []WorkerGroup `json:"workers"`
 	Rolls    []string      `json:"rolls,omitempty" doc:"names, or name@version; what they require is added"`
-	Home     Quantity      `json:"home,omitempty" doc:"size of the shared home; default: what the frontend's disk leaves"`
+	Home     Quantity      `json:"home,omitempty" doc:"size of the shared home, 256MiB-16TiB; default: what the frontend's disk leaves"`
 	Users    []User        `json:"users"`
 }
 
@@ -50,7 +50,7 @@ type Spec struct {
 type Slot struct {
 	Start string `json:"start" doc:"asap, or RFC 3339 with a zone (seconds may be left out)"`
 	End   string `json:"end,omitempty" doc:"RFC 3339 with a zone"`
-	For   string `json:"for,omitempty" doc:"length, such as 90m, 8h, 30d, 2w"`
+	For   string `json:"for,omitempty" doc:"length, such as 90m, 8h, 30d, 2w; 1m-5y"`
 }
 
 // NodeShape is the size of one node.
@@ -62,7 +62,7 @@ type NodeShape struct {
 
 // WorkerGroup is workers of one shape and one appliance.
 type WorkerGroup struct {
-	Name      string `json:"name,omitempty" doc:"prefix of the node names; default compute"`
+	Name      string `json:"name,omitempty" doc:"prefix of the node names, 1-30 of a-z, 0-9 and '-'; default compute"`
 	Count     int    `json:"count" doc:"1-1000"`
 	NodeShape `json:",inline"`
 	Appliance string `json:"appliance,omitempty" doc:"default: worker"`
@@ -260,9 +260,10 @@ type Status struct {
 // JoinRequest is what a new host posts to /v1/join, with a join token as
 // bearer. CSR is a PKCS #10 request in PEM.
 type JoinRequest struct {
-	HostID string `json:"hostId"`
-	Name   string `json:"name"`
-	CSR    string `json:"csr"`
+	HostID string   `json:"hostId"`
+	Name   string   `json:"name"`
+	CSR    string   `json:"csr"`
+	Names  []string `json:"names,omitempty" doc:"DNS names and addresses by which clients reach it"`
 }
 
 // JoinResponse is what makes the new host a member.

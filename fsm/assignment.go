@@ -1,9 +1,22 @@
 package fsm
 
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"vcn/api"
+)
+
 // Assignment is everything one host has to hold, computed from a snapshot. It
 // is the whole desired state: what is not in it has to go.
 type Assignment struct {
-	Index    uint64 // Raft index it was computed at
+	Index uint64 // Raft index it was computed at
+	// Version is the Raft index at which this host's assignment last may have
+	// changed. While it stands, everything below but Index is the same, on
+	// every peer; FSM.WatchHost waits for it to rise.
+	Version  uint64
 	Host     string
 	Networks []NetworkWork
 	Volumes  []VolumeWork
@@ -93,3 +106,183 @@ func InitiatorIQN(host string) string { return "iqn.2026-11.vcn:host." + host }
 // TargetIQN is the iSCSI name of a volume's target. It ends in the volume's
 // immutable id.
 func TargetIQN(volume string) string { return "iqn.2026-11.vcn:vol." + volume }
+
+// AssignmentFor computes the whole desired state of one host. Its lists are
+// sorted. An unknown host has an empty one.
+//
+// It depends on: the host's placed reservations and their volumes, the
+// addresses and names of the hosts they share, the images they use with the
+// hosts that have them, and the state (not the message) of their volumes. Every
+// command that changes one of these touches the hosts concerned; a property
+// test compares, after every apply, all assignments with their versions.
+func (v *View) AssignmentFor(host string) Assignment {
+	a := Assignment{Index: v.st.Index, Host: host, Clusters: map[string]ClusterWork{}}
+	if row, ok := first[touchedRow](v.reader, tabTouched, "id", key(host)); ok {
+		a.Version = row.Index
+	}
+	w := &work{View: v, a: &a, self: host, images: map[string]*ImageWork{}}
+	for _, r := range w.placed() {
+		if r.State == api.StateEnding && r.NodesGone {
+			continue
+		}
+		w.network(r)
+		w.volumes(r)
+		if r.State != api.StateEnding {
+			w.nodes(r)
+		}
+	}
+	w.builds()
+	for _, recipe := range slices.Sorted(maps.Keys(w.images)) {
+		a.Images = append(a.Images, *w.images[recipe])
+	}
+	return a
+}
+
+// work is one assignment being computed.
+type work struct {
+	*View
+	a      *Assignment
+	self   string
+	images map[string]*ImageWork
+}
+
+// placed returns the reservations that have a part on this host now, by id.
+func (w *work) placed() []*Reservation {
+	var out []*Reservation
+	for b := range scan[Booking](w.reader, tabBookings, "host", key(w.self)) {
+		if r, err := w.reservation(b.Reservation); err == nil && r.Placed() {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Reservation) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// network is held where a node of the cluster is; its peers are the others.
+func (w *work) network(r *Reservation) {
+	carries, others := false, map[string]bool{}
+	for _, n := range r.Nodes {
+		if n.Host == w.self {
+			carries = true
+		} else if h, err := w.host(n.Host); err == nil && h.Underlay != "" {
+			others[h.Underlay] = true
+		}
+	}
+	if carries {
+		w.a.Networks = append(w.a.Networks, NetworkWork{
+			Reservation: r.ID, VLAN: r.VLAN, Peers: slices.Sorted(maps.Keys(others)),
+		})
+	}
+}
+
+func (w *work) volumes(r *Reservation) {
+	for _, vol := range w.Volumes(r.ID) {
+		if vol.Host != w.self {
+			continue
+		}
+		work := VolumeWork{
+			ID: vol.ID, Reservation: r.ID, Node: vol.Node, SizeBytes: vol.SizeBytes,
+			Recipe: vol.Recipe, Generation: vol.Generation,
+		}
+		if img, ok := w.Image(vol.Recipe); ok {
+			work.ImageDigest = img.Digest
+		}
+		if n, ok := nodeNamed(r, vol.Node); ok && n.Host != w.self {
+			if h, err := w.host(n.Host); err == nil {
+				work.Access = []AccessWork{{
+					Initiator: InitiatorIQN(h.ID), Addr: h.Underlay, User: vol.User, Secret: vol.Secret,
+				}}
+			}
+		}
+		w.a.Volumes = append(w.a.Volumes, work)
+		if r.State != api.StateEnding {
+			w.need(vol.Recipe, false)
+		}
+	}
+}
+
+func nodeNamed(r *Reservation, name string) (*Node, bool) {
+	for i := range r.Nodes {
+		if r.Nodes[i].Name == name {
+			return &r.Nodes[i], true
+		}
+	}
+	return nil, false
+}
+
+func (w *work) nodes(r *Reservation) {
+	mine := false
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		if n.Host != w.self {
+			continue
+		}
+		mine = true
+		work := NodeWork{
+			Reservation: r.ID, Node: n.Name, Generation: n.Generation,
+			CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, VLAN: r.VLAN,
+			PrivateMAC: n.PrivateMAC, PublicMAC: n.PublicMAC,
+			Appliance: n.Appliance, Frontend: n.Role == api.RoleFrontend, Volume: n.Volume,
+		}
+		if vol, ok := w.Volume(n.Volume); ok && vol.Host != w.self {
+			work.User, work.Secret = vol.User, vol.Secret
+			if h, err := w.host(vol.Host); err == nil {
+				work.Portal = h.Storage
+			}
+		}
+		work.Run, work.Wait = w.volumeReady(n.Volume, n.Generation)
+		digest, why := w.imageOf(r, n.Appliance)
+		if work.ImageDigest = digest; digest == "" {
+			work.Run, work.Wait = false, why
+		}
+		w.a.Nodes = append(w.a.Nodes, work)
+		w.need(r.Recipes[n.Appliance], true)
+	}
+	if mine {
+		w.cluster(r)
+	}
+}
+
+func (w *work) cluster(r *Reservation) {
+	m, _ := w.Meta()
+	w.a.Clusters[r.ID] = ClusterWork{
+		ID: r.ID, Name: r.Name, Project: r.Project, Subnet: r.Subnet,
+		PublicBits: m.Pools.PublicBits, PublicGateway: m.Pools.PublicGateway,
+		Nodes: w.bare(r.Nodes), Users: r.Users, Rolls: r.Rolls, Secrets: r.Secrets,
+	}
+}
+
+// bare leaves out what changes while a cluster lives and no seed is made of.
+func (w *work) bare(nodes []Node) []Node {
+	out := slices.Clone(nodes)
+	for i := range out {
+		out[i].State, out[i].Message, out[i].Since = "", "", time.Time{}
+	}
+	return out
+}
+
+// need says that this host has to have an image.
+func (w *work) need(recipe string, bootOnly bool) *ImageWork {
+	have, ok := w.images[recipe]
+	if !ok {
+		img, _ := w.Image(recipe)
+		have = &ImageWork{
+			Recipe: recipe, Appliance: img.Appliance, Rolls: img.Rolls, Digest: img.Digest, BootOnly: bootOnly,
+		}
+		if img.Digest != "" {
+			have.Sources = w.sources(&img, w.self, SourcesMax)
+		}
+		w.images[recipe] = have
+	}
+	have.BootOnly = have.BootOnly && bootOnly
+	return have
+}
+
+// builds adds what this host is to build, for whoever wants it.
+func (w *work) builds() {
+	for img := range scan[Image](w.reader, tabImages, "id", nil) {
+		if img.Builder == w.self && img.Digest == "" {
+			w.need(img.Recipe, false).Build = true
+		}
+	}
+}

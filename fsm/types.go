@@ -50,6 +50,9 @@ type Host struct {
 	Status        string // alive, dead, left (by the leader's hostwatch)
 	StatusSince   time.Time
 	Cordoned      string // reason; empty if not
+	// Short says that the host registered with less than was already booked on
+	// it. It is the only way a host may be overbooked; empty otherwise.
+	Short string
 }
 
 // HostStatus is what a host last said it holds.
@@ -119,6 +122,8 @@ type Reservation struct {
 	Secrets    map[string][]byte // rolls.Secrets
 	Conditions []api.Condition
 	Phases     []api.Phase
+	// Modified is the Raft index of the last change to this record.
+	Modified uint64
 }
 
 // User is an account with its number.
@@ -163,6 +168,14 @@ type Volume struct {
 	Secret      string
 }
 
+// Kinds of leases.
+const (
+	LeaseVLAN   = "vlan"
+	LeaseSubnet = "subnet"
+	LeaseMAC    = "mac"
+	LeasePublic = "public"
+)
+
 // Lease holds a scarce identifier. Kind is vlan, subnet, mac or public.
 type Lease struct {
 	Kind, Value, Reservation, Node string
@@ -196,6 +209,57 @@ type Token struct {
 	Hash    []byte
 	Created time.Time
 	Expires time.Time
+}
+
+// States of hosts, nodes and images, as the API shows them.
+const (
+	HostAlive = "alive"
+	HostDead  = "dead"
+	HostLeft  = "left"
+
+	NodeWaiting  = "waiting"  // for its slot, or for an image
+	NodeVolume   = "volume"   // for its volume to be served
+	NodeStarting = "starting" // for its host to run it; also when it stopped by itself
+	NodeBooting  = "booting"
+	NodeReady    = "ready"
+	NodeStopping = "stopping"
+	NodeGone     = "gone"
+	NodeLost     = "lost" // its host is dead, or has not reported since it came back
+
+	ImageWanted   = "wanted"
+	ImageBuilding = "building"
+	ImageReady    = "ready"
+	ImageFailed   = "failed"
+)
+
+// Live is true until the reservation has reached ended, failed or cancelled.
+// A live reservation holds its name, its leases and its share of hosts.
+func (r *Reservation) Live() bool {
+	switch r.State {
+	case api.StateEnded, api.StateFailed, api.StateCancelled:
+		return false
+	}
+	return true
+}
+
+// Placed is true while hosts have, or may have, something of it.
+func (r *Reservation) Placed() bool {
+	switch r.State {
+	case api.StateProvisioning, api.StateReady, api.StateActive, api.StateEnding:
+		return true
+	}
+	return false
+}
+
+// Booking is what a reservation holds of one host in [From, Until), which is
+// [Provision, End+Turnaround). Placement admits against these.
+type Booking struct {
+	Host         string
+	Reservation  string
+	From, Until  time.Time
+	CPUs         int
+	MemoryBytes  int64
+	StorageBytes int64
 }
 
 // Event is something that happened.

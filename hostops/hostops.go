@@ -19,6 +19,10 @@ var (
 	ErrNoSpace = errors.New("no space")
 	// ErrBusy: it is in use and cannot be removed yet; try again.
 	ErrBusy = errors.New("busy")
+	// ErrStale: a newer generation is here than the one asked for.
+	ErrStale = errors.New("a newer generation is here")
+	// ErrInvalid: the specification cannot be met by any host.
+	ErrInvalid = errors.New("invalid specification")
 )
 
 // Mark is the prefix of every name, alias and metadata that vcn leaves on a
@@ -45,6 +49,7 @@ type DomainSpec struct {
 type NIC struct {
 	MAC    string
 	Bridge string
+	MTU    int // told to the guest's driver; 0 means Ethernet's 1500
 }
 
 // Disk is either a path on this host or an iSCSI unit elsewhere.

@@ -24,21 +24,29 @@ type Apply struct {
 	Seed     []FileSpec `json:"seed,omitempty"`
 	Enable   []string   `json:"enable,omitempty"`   // systemd units
 	Disable  []string   `json:"disable,omitempty"`  // systemd units, masked
-	Scripts  []string   `json:"scripts,omitempty"`  // run in the image's chroot, in order
-	FirstRun []string   `json:"firstRun,omitempty"` // run once in the guest, at its first boot
-	// Ready is a command, run in the guest until it succeeds, before the node
-	// may call itself ready.
+	Scripts  []string   `json:"scripts,omitempty"`  // sources, run in the image's chroot, in order
+	FirstRun []string   `json:"firstRun,omitempty"` // sources, run once in the guest, at its first boot
+	// Ready commands (templates, run by sh) must all succeed in the guest, tried
+	// again and again, before the node may call itself ready.
 	Ready []string `json:"ready,omitempty"`
 }
 
-// FileSpec is one file in an image or a seed.
+// FileSpec is one file in an image or a seed. Exactly one of Source, Secret and
+// Dir says what it is.
 type FileSpec struct {
 	Path   string `json:"path"`             // absolute, in the guest
 	Source string `json:"source,omitempty"` // in the roll's directory
-	Mode   string `json:"mode,omitempty"`   // octal; default 0644
+	Dir    bool   `json:"dir,omitempty"`    // a directory
+	Mode   string `json:"mode,omitempty"`   // octal, at most 1777; default 0644, directories 0755
 	Owner  string `json:"owner,omitempty"`  // user:group by name; default root:root
-	Secret string `json:"secret,omitempty"` // instead of source: content of a secret
-	When   string `json:"when,omitempty"`   // "", "always" (each boot the seed is new); reserved
+	// Secret, in seeds only: the content of a secret, by its name, or roll/name
+	// if it is of a required roll; ssh-ed25519 also has name.pub. Per node it is
+	// this node's, per user (with forEach: user) that user's.
+	Secret string `json:"secret,omitempty"`
+	// ForEach, in seeds only: "user" makes one such file for each user of the
+	// cluster. Path and Owner may then hold {{.User.Name}}, and templates see .User.
+	ForEach string `json:"forEach,omitempty"`
+	When    string `json:"when,omitempty"` // "", "always" (each boot the seed is new); reserved
 }
 
 // SecretSpec is something random that the leader makes once per cluster, and
@@ -46,7 +54,7 @@ type FileSpec struct {
 type SecretSpec struct {
 	Name  string `json:"name"`
 	Kind  string `json:"kind"`            // random, ssh-ed25519
-	Bytes int    `json:"bytes,omitempty"` // with random
+	Bytes int    `json:"bytes,omitempty"` // with random: 1-4096, default 32
 	Per   string `json:"per,omitempty"`   // cluster (default), node, user
 }
 

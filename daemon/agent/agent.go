@@ -1,0 +1,347 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"vcn/fsm"
+	"vcn/hostops"
+	"vcn/rolls"
+)
+
+// Source is where assignments come from and reports go to: a Raft peer.
+type Source interface {
+	// Assignment returns the host's assignment once its index is above after,
+	// or the unchanged one when the server's wait has run out.
+	Assignment(ctx context.Context, after uint64) (fsm.Assignment, error)
+	Report(ctx context.Context, r fsm.HostReport) error
+	// Image opens the image stream of a host that has it.
+	Image(ctx context.Context, host, digest string, bootOnly bool) (io.ReadCloser, error)
+}
+
+// Catalog resolves rolls to recipes.
+type Catalog interface {
+	Resolve(names []string, appliance string) (rolls.Recipe, error)
+}
+
+// Config is what an agent needs. Targets and Volumes are nil on a host without
+// class storage; PublicBridge is empty without class gateway.
+type Config struct {
+	HostID       string
+	DataDir      string // seeds, console logs, the last assignment
+	PublicBridge string
+	// WorkerDelay is how long a worker waits before its first start, so that
+	// the frontend, which it needs, boots first where hosts share processors.
+	WorkerDelay time.Duration
+	Source      Source
+	Catalog     Catalog
+	Domains     hostops.Domains
+	Networks    hostops.Networks
+	Volumes     hostops.Volumes
+	Targets     hostops.Targets
+	Images      hostops.Images
+	Log         *slog.Logger
+	// OnImages is called when the list of whole images here may have changed.
+	OnImages func(digests []string)
+}
+
+// Limits of the agent.
+const (
+	stepsRunningMax = 8                // steps at once on one host
+	resyncEvery     = 15 * time.Second // full look without any event
+	retryFirst      = 500 * time.Millisecond
+	retryMax        = 30 * time.Second
+	reportTimeout   = 10 * time.Second
+	reportGapMin    = 50 * time.Millisecond // bounds the log entries a busy host makes
+)
+
+// Agent runs the reconcile loop. Make one with New, run it with Run.
+type Agent struct {
+	cfg  Config
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu     sync.Mutex
+	assign fsm.Assignment
+	live   bool // assign came from a peer since the start
+	steps  map[string]*step
+	netted map[int]string    // VLAN to digest of what was last ensured
+	served map[string]string // volume to digest of what was last published
+	ranAt  map[string]time.Time
+	wg     sync.WaitGroup
+	slots  chan struct{}
+}
+
+// step is the work on one object.
+type step struct {
+	object  fsm.Object // what is reported while it runs
+	running bool
+	cancel  context.CancelFunc
+	tries   int
+	next    time.Time // not before
+	failed  string
+	what    string
+}
+
+// New prepares an agent and reads the assignment kept from before, if any.
+func New(cfg Config) (*Agent, error) {
+	if cfg.HostID == "" || cfg.DataDir == "" || cfg.Source == nil || cfg.Domains == nil || cfg.Networks == nil || cfg.Images == nil || cfg.Catalog == nil {
+		return nil, errors.New("make agent: host id, data directory, source, catalog, domains, networks and images are needed")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1),
+		steps: map[string]*step{}, netted: map[int]string{}, served: map[string]string{},
+		ranAt: map[string]time.Time{}, slots: make(chan struct{}, stepsRunningMax),
+	}
+	for _, d := range []string{cfg.DataDir, a.nodesDir()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make agent directory: %w", err)
+		}
+	}
+	kept, err := loadAssignment(a.assignmentPath())
+	if err != nil {
+		return nil, err
+	}
+	if kept.Host == cfg.HostID {
+		a.assign = kept
+	}
+	return a, nil
+}
+
+func (a *Agent) assignmentPath() string { return filepath.Join(a.cfg.DataDir, "assignment.json") }
+func (a *Agent) nodesDir() string       { return filepath.Join(a.cfg.DataDir, "nodes") }
+
+// Run reconciles until ctx ends, then cancels steps and waits for them. It
+// leaves guests, networks and disks as they are.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var loops sync.WaitGroup
+	loops.Go(func() { a.pollAssignments(ctx) })
+	rep := newReporter(a.cfg.Source, a.log)
+	loops.Go(func() { rep.run(ctx) })
+	events := a.cfg.Domains.Watch(ctx)
+	tick := time.NewTicker(resyncEvery)
+	defer tick.Stop()
+	for {
+		retry := a.round(ctx, rep)
+		timer := time.NewTimer(retry)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			loops.Wait()
+			a.wg.Wait()
+			return nil
+		case <-a.wake:
+		case _, ok := <-events:
+			if !ok {
+				events = nil
+			}
+		case <-tick.C:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// poke wakes the loop; wakes coalesce.
+func (a *Agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pollAssignments long-polls and hands each new assignment to the loop.
+func (a *Agent) pollAssignments(ctx context.Context) {
+	after := uint64(0) // the first answer since the start is always taken
+	wait := retryFirst
+	for ctx.Err() == nil {
+		as, err := a.cfg.Source.Assignment(ctx, after)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			a.log.Warn("poll assignment", "err", err)
+			sleep(ctx, wait)
+			wait = min(2*wait, 5*time.Second)
+			continue
+		}
+		wait = retryFirst
+		if as.Host != a.cfg.HostID {
+			a.log.Error("assignment is for another host", "host", as.Host)
+			sleep(ctx, retryMax)
+			continue
+		}
+		a.mu.Lock()
+		fresh := !a.live || as.Index != a.assign.Index
+		if as.Index < a.assign.Index && a.live {
+			fresh = false // a peer that lags behind what we have seen
+		}
+		if fresh {
+			a.assign, a.live = as, true
+		}
+		a.mu.Unlock()
+		if !fresh {
+			if as.Index < after {
+				sleep(ctx, wait)
+			}
+			continue
+		}
+		after = as.Index
+		if err := saveAssignment(a.assignmentPath(), as); err != nil {
+			a.log.Error("keep assignment", "err", err)
+		}
+		a.poke()
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// round observes, starts what is needed, and reports. It returns after how
+// long the next round is due at the latest.
+func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
+	a.mu.Lock()
+	as, live := a.assign, a.live
+	// Read before the host is: a step that ends between the two is then seen
+	// either as running or by what it made.
+	ranBefore := a.running()
+	a.mu.Unlock()
+	seen, err := observe(ctx, a.cfg)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.log.Warn("observe host", "err", err)
+		}
+		return time.Second
+	}
+	now := time.Now()
+	a.mu.Lock()
+	acts := diff(diffInput{
+		assign: as, live: live, seen: seen, now: now,
+		netted: a.netted, served: a.served, ranAt: a.ranAt,
+		workerDelay: a.cfg.WorkerDelay, storage: a.cfg.Volumes != nil,
+	})
+	next := a.dispatch(ctx, acts, now)
+	objects := describe(acts, a.steps, ranBefore)
+	a.mu.Unlock()
+	if a.cfg.OnImages != nil {
+		a.cfg.OnImages(seen.wholeImages())
+	}
+	if live {
+		rep.set(fsm.HostReport{Host: a.cfg.HostID, Applied: as.Index, Objects: objects})
+	}
+	return next
+}
+
+// dispatch starts the actions whose object is idle and due, cancels steps that
+// nobody wants any more, and returns when the next one is due. The caller
+// holds a.mu.
+func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time.Duration {
+	next := resyncEvery
+	wanted := map[string]bool{}
+	for _, act := range acts {
+		wanted[act.key] = true
+		if act.run == nil {
+			if act.due.After(now) {
+				next = min(next, act.due.Sub(now))
+			}
+			continue
+		}
+		s := a.steps[act.key]
+		if s == nil {
+			s = &step{}
+			a.steps[act.key] = s
+		}
+		if s.running {
+			if s.what != act.what && act.removes {
+				s.cancel() // the thing being made is to go
+			}
+			continue
+		}
+		if s.what != act.what {
+			s.tries, s.failed, s.next = 0, "", time.Time{}
+		}
+		if s.next.After(now) {
+			next = min(next, s.next.Sub(now))
+			continue
+		}
+		a.start(ctx, s, act)
+	}
+	for key, s := range a.steps {
+		if wanted[key] {
+			continue
+		}
+		if s.running {
+			s.cancel()
+			continue
+		}
+		delete(a.steps, key)
+	}
+	return next
+}
+
+// start runs one action in a goroutine. The caller holds a.mu.
+func (a *Agent) start(ctx context.Context, s *step, act action) {
+	sctx, cancel := context.WithCancel(ctx)
+	s.running, s.cancel, s.object, s.what = true, cancel, act.object, act.what
+	a.wg.Go(func() {
+		defer cancel()
+		var err error
+		select {
+		case a.slots <- struct{}{}:
+			began := time.Now()
+			err = act.run(sctx, a, func(msg string) {
+				a.mu.Lock()
+				s.object.Message = msg
+				a.mu.Unlock()
+				a.poke()
+			})
+			<-a.slots
+			if err == nil {
+				a.log.Info("did", "what", act.what, "object", act.key, "took", time.Since(began).Round(time.Millisecond).String())
+			}
+		case <-sctx.Done():
+			err = sctx.Err()
+		}
+		a.mu.Lock()
+		s.running = false
+		if err != nil && sctx.Err() == nil {
+			s.tries++
+			s.failed = err.Error()
+			s.next = time.Now().Add(min(retryFirst<<min(s.tries-1, 10), retryMax))
+			a.log.Warn("failed, will retry", "what", act.what, "object", act.key, "err", err, "try", s.tries)
+		} else {
+			s.tries, s.failed, s.next = 0, "", time.Time{}
+		}
+		a.mu.Unlock()
+		a.poke()
+	})
+}
+
+// Held is what the nodes assigned to this host use: cores and bytes of memory.
+func (a *Agent) Held() (cpus int, memoryBytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range a.assign.Nodes {
+		cpus += n.CPUs
+		memoryBytes += n.MemoryBytes
+	}
+	return cpus, memoryBytes
+}

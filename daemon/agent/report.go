@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"vcn/fsm"
+)
+
+// describe is the host's account: one object for each action, with what its
+// step does or why it failed, and the objects of steps that nobody wants any
+// more but that still run.
+func describe(acts []action, steps map[string]*step, ranBefore []fsm.Object) []fsm.Object {
+	var out []fsm.Object
+	have := map[string]bool{}
+	add := func(o fsm.Object) {
+		key := o.Kind + "/" + o.ID + "/" + o.Digest
+		if !have[key] {
+			have[key] = true
+			out = append(out, o)
+		}
+	}
+	for _, act := range acts {
+		o := act.object
+		if s := steps[act.key]; s != nil {
+			switch {
+			case s.running && o.State == fsm.ObjWorking && s.object.Message != "":
+				o.Message = s.object.Message
+			case !s.running && s.failed != "" && act.run != nil:
+				o.Message = s.failed
+				if o.State != fsm.ObjReady {
+					o.State = fsm.ObjFailed
+				}
+			}
+		}
+		add(o)
+	}
+	for _, s := range steps {
+		if s.running && s.object.Kind != "" {
+			add(s.object)
+		}
+	}
+	for _, o := range ranBefore {
+		add(o)
+	}
+	slices.SortFunc(out, func(a, b fsm.Object) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Digest, b.Digest))
+	})
+	return out
+}
+
+// running lists the objects that steps work on now. The caller holds a.mu.
+func (a *Agent) running() []fsm.Object {
+	var out []fsm.Object
+	for _, s := range a.steps {
+		if s.running {
+			out = append(out, s.object)
+		}
+	}
+	return out
+}
+
+// reporter sends the latest report, and only that, beside the loop: a report
+// that finds no leader must not keep the host from its work.
+type reporter struct {
+	source Source
+	log    *slog.Logger
+
+	mu   sync.Mutex
+	last fsm.HostReport
+	wake chan struct{}
+}
+
+// reportAgain is how long an unchanged report stays unsent.
+const reportAgain = time.Minute
+
+func newReporter(source Source, log *slog.Logger) *reporter {
+	return &reporter{source: source, log: log, wake: make(chan struct{}, 1)}
+}
+
+// set replaces what is to be sent.
+func (r *reporter) set(rep fsm.HostReport) {
+	r.mu.Lock()
+	r.last = rep
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run sends changed reports until ctx ends.
+func (r *reporter) run(ctx context.Context) {
+	sent, wait := "", retryFirst
+	again := time.NewTicker(reportAgain)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-again.C:
+			sent = ""
+		}
+		for ctx.Err() == nil {
+			r.mu.Lock()
+			rep := r.last
+			r.mu.Unlock()
+			sum := digest(rep)
+			if rep.Host == "" || sum == sent {
+				break
+			}
+			sctx, cancel := context.WithTimeout(ctx, reportTimeout)
+			err := r.source.Report(sctx, rep)
+			cancel()
+			if err == nil {
+				sent, wait = sum, retryFirst
+				sleep(ctx, reportGapMin)
+				continue
+			}
+			r.log.Warn("report", "err", err)
+			sleep(ctx, wait)
+			wait = min(2*wait, 2*time.Second)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"vcn/fsm"
+)
+
+const (
+	// clockSleepMax bounds how long the clockwork sleeps without looking, as
+	// wall clocks may be set.
+	clockSleepMax = time.Minute
+	// clockRetryEvery is its pace after a command that did not get through.
+	clockRetryEvery = 200 * time.Millisecond
+	// clockSpinMax is how many times one deadline may be due in a row before
+	// the clockwork slows down to clockRetryEvery.
+	clockSpinMax = 3
+)
+
+// runClockwork sends ClockAdvance when the state's next deadline is due.
+func (c *Control) runClockwork(ctx context.Context) error {
+	var last time.Time
+	repeats := 0
+	for ctx.Err() == nil {
+		v := c.cfg.State.View()
+		at, ok := v.NextDeadline()
+		// Apply's time is max(state clock + 1 ns, wall): a deadline that the
+		// state's clock has passed already is due whatever the wall says.
+		wait := clockSleepMax
+		if ok {
+			wait = min(max(at.Sub(c.cfg.Now()), 0), clockSleepMax)
+			if !at.After(v.Clock()) {
+				wait = 0
+			}
+		}
+		if wait > 0 {
+			c.watch(ctx, v.Index(), wait)
+			continue
+		}
+		if repeats++; !at.Equal(last) {
+			repeats = 0
+		}
+		last = at
+		if _, err := c.apply(ctx, fsm.ClockAdvance{}); err != nil || repeats >= clockSpinMax {
+			if err != nil && ctx.Err() == nil {
+				c.cfg.Log.Warn("advance the clock", "err", err)
+			}
+			sleep(ctx, clockRetryEvery)
+		}
+	}
+	return ctx.Err()
+}
+
+// watch waits until the state moves on from index, at most d.
+func (c *Control) watch(ctx context.Context, index uint64, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	c.cfg.State.WatchIndex(ctx, index)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

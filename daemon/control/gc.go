@@ -1,0 +1,207 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"vcn/api"
+	"vcn/fsm"
+)
+
+const (
+	// gcEvery is the pace of looking after image builds.
+	gcEvery = 2 * time.Second
+	// buildTriesMax is how many builders one image gets in one term, before
+	// the reservations that need it fail.
+	buildTriesMax = 3
+	// buildRetryAfter is how long a failed build rests before another host
+	// gets it: the builder itself tries again meanwhile, and that suffices
+	// against what passes by itself.
+	buildRetryAfter = 20 * time.Second
+	// buildFailAfter is how long an image stays failed, once nobody is left to try, before its reservations fail.
+	buildFailAfter = 30 * time.Second
+)
+
+// buildWatch is what the leader remembers of one unbuilt image. It begins with
+// the term: a new leader gives a failed image all its tries again.
+type buildWatch struct {
+	failedSince time.Time // zero while it is not failed
+	builder     string
+	tries       int
+	tried       []string
+}
+
+// collector decides about image builds. It is pure: state and time in,
+// commands out.
+type collector struct{ watched map[string]*buildWatch }
+
+// look returns the commands to send: another builder where one is dead, gone
+// or has failed, and the end of reservations whose image cannot be built.
+func (g *collector) look(v *fsm.View, now time.Time) []fsm.Command {
+	var out []fsm.Command
+	load := buildLoad(v)
+	live := map[string]bool{}
+	for _, img := range v.Images() {
+		if img.State == fsm.ImageReady {
+			out = append(out, g.revive(v, img, load)...)
+			continue
+		}
+		live[img.Recipe] = true
+		w := g.watched[img.Recipe]
+		if w == nil {
+			w = &buildWatch{builder: img.Builder, tries: 1, tried: []string{img.Builder}}
+			g.watched[img.Recipe] = w
+		}
+		if img.State != fsm.ImageFailed {
+			w.failedSince = time.Time{}
+		} else if w.failedSince.IsZero() {
+			w.failedSince = now
+		}
+		out = append(out, g.judge(v, img, w, load, now)...)
+	}
+	for recipe := range g.watched {
+		if !live[recipe] {
+			delete(g.watched, recipe)
+		}
+	}
+	return out
+}
+
+// revive has an image built again that no living host has any more and that a
+// live reservation waits for.
+func (g *collector) revive(v *fsm.View, img fsm.Image, load map[string]int) []fsm.Command {
+	if slices.ContainsFunc(v.ImageHosts(img.Recipe), func(id string) bool { return !builderGone(v, id) }) || len(waiting(v, img.Recipe)) == 0 {
+		return nil
+	}
+	next := chooseBuilder(v, load, "")
+	if next == "" {
+		return nil
+	}
+	load[next]++
+	return []fsm.Command{fsm.ImageAssign{Recipe: img.Recipe, Builder: next}}
+}
+
+// waiting lists the reservations that cannot be provisioned without the image.
+func waiting(v *fsm.View, recipe string) []fsm.Reservation {
+	var out []fsm.Reservation
+	for _, r := range v.Reservations(fsm.ReservationFilter{}) {
+		if r.State != api.StateBooked && r.State != api.StateProvisioning {
+			continue
+		}
+		for _, have := range r.Recipes {
+			if have == recipe {
+				out = append(out, r)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (g *collector) judge(v *fsm.View, img fsm.Image, w *buildWatch, load map[string]int, now time.Time) []fsm.Command {
+	gone := builderGone(v, img.Builder)
+	failed := !w.failedSince.IsZero() && now.Sub(w.failedSince) >= buildRetryAfter
+	if !gone && !failed {
+		return nil
+	}
+	// A builder that died costs no try: it says nothing about the image.
+	if failed && !gone && w.tries >= buildTriesMax {
+		return g.giveUp(v, img, w, now)
+	}
+	next := chooseBuilder(v, load, img.Builder, w.tried...)
+	if next == "" {
+		next = chooseBuilder(v, load, img.Builder) // all have tried: any other once more
+	}
+	if next == "" {
+		if failed {
+			return g.giveUp(v, img, w, now)
+		}
+		return nil // nobody can build now; wait for a host
+	}
+	if failed && !gone {
+		w.tries++
+	}
+	w.builder, w.failedSince = next, time.Time{}
+	w.tried = append(w.tried, next)
+	load[next]++
+	return []fsm.Command{fsm.ImageAssign{Recipe: img.Recipe, Builder: next}}
+}
+
+// giveUp fails the reservations that wait for an image nobody could build.
+func (g *collector) giveUp(v *fsm.View, img fsm.Image, w *buildWatch, now time.Time) []fsm.Command {
+	if now.Sub(w.failedSince) < buildFailAfter {
+		return nil
+	}
+	why := img.Message
+	if why == "" {
+		why = "the builder said no more"
+	}
+	var out []fsm.Command
+	for _, r := range waiting(v, img.Recipe) {
+		out = append(out, fsm.ReservationFail{ID: r.ID, Message: fmt.Sprintf(
+			"the image of appliance %s (%s) could not be built: %s", img.Appliance, strings.Join(img.Rolls, " "), why)})
+	}
+	return out
+}
+
+func builderGone(v *fsm.View, id string) bool {
+	h, ok := v.Host(id)
+	return !ok || h.Status != fsm.HostAlive
+}
+
+// buildLoad counts the images each host is to build.
+func buildLoad(v *fsm.View) map[string]int {
+	load := map[string]int{}
+	for _, img := range v.Images() {
+		if img.State != fsm.ImageReady && img.Builder != "" {
+			load[img.Builder]++
+		}
+	}
+	return load
+}
+
+// chooseBuilder returns the host to build an image: alive, not cordoned, of
+// class storage if there is one (there the image is wanted next), with the
+// fewest builds; the first by id of equals. Empty if there is none besides
+// those to avoid.
+func chooseBuilder(v *fsm.View, load map[string]int, not string, avoid ...string) string {
+	best, bestScore := "", 0
+	for _, h := range v.Hosts() {
+		if unusable(h) != "" || h.ID == not || slices.Contains(avoid, h.ID) {
+			continue
+		}
+		score := 1 + load[h.ID]
+		if !slices.Contains(h.Classes, api.ClassStorage) {
+			score += 1 << 20
+		}
+		if best == "" || score < bestScore {
+			best, bestScore = h.ID, score
+		}
+	}
+	return best
+}
+
+// runGC looks after image builds. Expired tokens, keys and closed reservations
+// are the clockwork's: they are deadlines in the state.
+func (c *Control) runGC(ctx context.Context) error {
+	g := collector{watched: map[string]*buildWatch{}}
+	tick := time.NewTicker(gcEvery)
+	defer tick.Stop()
+	for {
+		for _, cmd := range g.look(c.cfg.State.View(), c.cfg.Now()) {
+			if _, err := c.apply(ctx, cmd); err != nil && ctx.Err() == nil {
+				c.cfg.Log.Warn("look after images", "command", fmt.Sprintf("%T", cmd), "err", err)
+			} else if err == nil {
+				c.cfg.Log.Info("look after images", "command", fmt.Sprintf("%T %+v", cmd, cmd))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

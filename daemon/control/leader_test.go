@@ -1,0 +1,188 @@
+package control_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vcn/api"
+	"vcn/daemon/control/controltest"
+	"vcn/fsm"
+)
+
+// lead runs f while the rig's control leads, in virtual time.
+func lead(t *testing.T, o controltest.Options, f func(*controltest.Rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := controltest.New(t, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { r.Control.RunLeader(ctx); close(done) }()
+		synctest.Wait()
+		f(r)
+		cancel()
+		<-done // the leader's tasks end with the term
+	})
+}
+
+func status(r *controltest.Rig, host string) string {
+	h, _ := r.FSM.View().Host(host)
+	return h.Status
+}
+
+func TestHostWatch(t *testing.T) {
+	host := controltest.HostID(1)
+	for name, c := range map[string]struct {
+		steps []string // gossip's word, then how long it stands
+		want  string
+	}{
+		"a blink is not a death":            {[]string{"dead", "10s", "alive", "10s"}, fsm.HostAlive},
+		"dead for long is dead":             {[]string{"dead", "17s"}, fsm.HostDead},
+		"suspect for long is dead":          {[]string{"suspect", "17s"}, fsm.HostDead},
+		"blinks do not add up":              {[]string{"dead", "10s", "alive", "2s", "dead", "10s"}, fsm.HostAlive},
+		"a goodbye counts at once":          {[]string{"left", "1ms"}, fsm.HostLeft},
+		"alive again after a moment":        {[]string{"dead", "17s", "alive", "3s"}, fsm.HostAlive},
+		"not alive again at the first sign": {[]string{"dead", "17s", "alive", "500ms"}, fsm.HostDead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lead(t, controltest.Options{}, func(r *controltest.Rig) {
+				for i := 0; i < len(c.steps); i += 2 {
+					r.Gossip.Set(host, c.steps[i])
+					d, err := time.ParseDuration(c.steps[i+1])
+					if err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(d)
+					synctest.Wait()
+				}
+				if got := status(r, host); got != c.want {
+					t.Errorf("status is %s, want %s", got, c.want)
+				}
+				if got := status(r, controltest.HostID(0)); got != fsm.HostAlive {
+					t.Errorf("another host is %s, want alive", got)
+				}
+			})
+		})
+	}
+}
+
+func TestLeaderIsQuietWhenNothingIsDue(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		time.Sleep(time.Minute)
+		before := r.Applier.Index()
+		time.Sleep(24 * time.Hour)
+		if got := r.Applier.Index(); got != before {
+			t.Errorf("%d commands in an idle day, want none", got-before)
+		}
+	})
+}
+
+func TestRollsAreRegisteredOnce(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		if got, want := len(r.FSM.View().Rolls()), len(r.Catalog.Rolls()); got != want || want < 4 {
+			t.Errorf("%d rolls registered, want %d", got, want)
+		}
+	})
+}
+
+func TestExpiredTokensAreForgotten(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		tok, err := r.Control.CreateToken(t.Context(), api.TokenRequest{Kind: api.TokenJoin}, "op")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour + fsm.TokenGrace + time.Second)
+		if _, ok := r.FSM.View().TokenByID(tok.ID); ok {
+			t.Error("the token is still there")
+		}
+	})
+}
+
+// builders says who builds which image, by appliance.
+func builders(r *controltest.Rig) map[string]string {
+	out := map[string]string{}
+	for _, i := range r.FSM.View().Images() {
+		out[i.Appliance] = i.Builder
+	}
+	return out
+}
+
+func failBuild(r *controltest.Rig, appliance, message string) {
+	for _, i := range r.FSM.View().Images() {
+		if i.Appliance == appliance {
+			r.Apply(fsm.HostReport{Host: i.Builder, Objects: []fsm.Object{{Kind: fsm.KindImage, ID: i.Recipe, State: fsm.ObjFailed, Message: message}}})
+		}
+	}
+}
+
+func TestDeadBuilderIsReplaced(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		reserve(t, r, controltest.Spec("lab", 1))
+		was := builders(r)["frontend"]
+		r.Gossip.Set(was, "dead")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if now := builders(r)["frontend"]; now == was || now == "" {
+			t.Errorf("the builder is %q, was %q and is dead", now, was)
+		}
+	})
+}
+
+func TestImageThatCannotBeBuiltFailsItsReservations(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		res := reserve(t, r, controltest.Spec("lab", 1))
+		seen := map[string]bool{}
+		for range 60 {
+			seen[builders(r)["worker"]] = true
+			failBuild(r, "worker", "E: package slurmd has no installation candidate")
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if now, _ := r.FSM.View().Reservation(res.ID); now.Outcome == api.StateFailed {
+				if !strings.Contains(now.Message, "slurmd has no installation candidate") || !strings.Contains(now.Message, "worker") {
+					t.Errorf("message is %q, want the appliance and the builder's words", now.Message)
+				}
+				if len(seen) != 3 {
+					t.Errorf("%d hosts tried, want 3", len(seen))
+				}
+				return
+			}
+		}
+		t.Error("the reservation has not failed after 5 minutes")
+	})
+}
+
+func TestBuildThatFailsOnceIsTriedAgain(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		res := reserve(t, r, controltest.Spec("lab", 1))
+		failBuild(r, "worker", "mirror hiccup")
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		r.Settle()
+		time.Sleep(2 * time.Minute)
+		if now, _ := r.FSM.View().Reservation(res.ID); now.State != api.StateActive && now.State != api.StateReady {
+			t.Errorf("state is %s (%s), want ready: the second builder had it", now.State, now.Message)
+		}
+	})
+}
+
+func TestLostImageIsBuiltAgain(t *testing.T) {
+	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+		first := reserve(t, r, controltest.Spec("lab", 1))
+		r.Settle()
+		if _, err := r.Control.Release(t.Context(), first.ID, "op"); err != nil {
+			t.Fatal(err)
+		}
+		r.Settle()
+		for _, h := range r.FSM.View().Hosts() { // every disk is wiped
+			r.Apply(fsm.HostReport{Host: h.ID, Applied: r.Applier.Index()})
+		}
+		res := reserve(t, r, controltest.Spec("again", 1))
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		r.Settle()
+		if now, _ := r.FSM.View().Reservation(res.ID); now.State != api.StateActive && now.State != api.StateReady {
+			t.Errorf("state is %s (%s), want ready: the images must be built again", now.State, now.Message)
+		}
+	})
+}

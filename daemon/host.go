@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"vcn/api"
+	"vcn/fsm"
+	"vcn/hostops"
+	"vcn/hostops/facts"
+	"vcn/hostops/images"
+	"vcn/hostops/iscsi/targetd"
+	"vcn/hostops/libvirt"
+	"vcn/hostops/netlink"
+	"vcn/hostops/volume"
+)
+
+// drivers are what this host does its work with.
+type drivers struct {
+	facts    hostops.Facts
+	domains  *libvirt.Driver
+	networks hostops.Networks
+	volumes  hostops.Volumes // nil without class storage
+	targets  hostops.Targets // nil without class storage
+	images   hostops.Images
+	record   fsm.Host // what the host registers
+}
+
+// openDrivers reads what the machine is and opens a driver for each thing.
+func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (*drivers, error) {
+	d := &drivers{}
+	var err error
+	if d.facts, err = facts.Read(ctx, facts.Config{Accel: c.Libvirt.Accel}); err != nil {
+		return nil, fmt.Errorf("read what this machine is: %w", err)
+	}
+	log.Info("machine", "cpus", d.facts.CPUs, "memory", api.Quantity(d.facts.MemoryBytes), "accel", d.facts.Accel, "why", d.facts.AccelWhy)
+	if d.domains, err = libvirt.New(libvirt.Config{Socket: c.Libvirt.Socket, Accel: c.Libvirt.Accel, Log: log.With("room", "libvirt")}); err != nil {
+		return nil, fmt.Errorf("open libvirt: %w", err)
+	}
+	addr, err := netip.ParseAddr(c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("read address: %w", err)
+	}
+	nw, err := netlink.New(netlink.Config{
+		Driver: c.Network.Driver, Underlay: c.Network.Underlay, Local: addr, MTU: c.Network.MTU, Log: log.With("room", "netlink"),
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open networks: %w", err), d.domains.Close())
+	}
+	d.networks = nw
+	driver, why := nw.Driver()
+	log.Info("cluster networks", "driver", driver, "why", why)
+	if d.images, err = images.New(images.Config{Dir: c.Images.Dir, CacheDir: c.Images.Cache, InitPath: c.Images.Init, Log: log.With("room", "images")}); err != nil {
+		return nil, errors.Join(fmt.Errorf("open images: %w", err), d.domains.Close())
+	}
+	if c.Has(api.ClassStorage) {
+		vols, err := volume.NewFile(volume.FileConfig{Dir: c.Storage.Dir, ReserveBytes: int64(c.Storage.Reserve), Log: log.With("room", "volume")})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open volumes: %w", err), d.domains.Close())
+		}
+		d.volumes = vols
+		if d.targets, err = targetd.Dial(c.TargetSocket()); err != nil {
+			return nil, errors.Join(fmt.Errorf("open targets: %w", err), d.domains.Close())
+		}
+	}
+	return d, d.describe(ctx, c, id, driver)
+}
+
+// describe fills the record that the host registers.
+func (d *drivers) describe(ctx context.Context, c Config, id Identity, network string) error {
+	d.record = fsm.Host{
+		ID: id.HostID, Name: c.Name, Classes: c.Classes, Internal: c.Internal.Listen, API: c.API.Listen,
+		Underlay: c.Address, FailureDomain: c.FailureDomain,
+		CPUs: d.facts.CPUs, MemoryBytes: d.facts.MemoryBytes,
+		Accel: d.facts.Accel, Network: network, Version: Version,
+	}
+	if c.Capacity.CPUs > 0 {
+		d.record.CPUs = c.Capacity.CPUs
+	}
+	if c.Capacity.Memory > 0 {
+		d.record.MemoryBytes = int64(c.Capacity.Memory)
+	}
+	if d.volumes == nil {
+		return nil
+	}
+	d.record.Storage = c.Storage.Portal
+	total, _, err := d.volumes.Capacity(ctx)
+	if err != nil {
+		return fmt.Errorf("read storage capacity: %w", err)
+	}
+	d.record.StorageBytes = total
+	if c.Capacity.Storage > 0 {
+		d.record.StorageBytes = min(total, int64(c.Capacity.Storage))
+	}
+	return nil
+}
+
+// RunTarget is "vcnd target": the iSCSI target as a process of its own.
+func RunTarget(ctx context.Context, c Config, log *slog.Logger) error {
+	if !c.Has(api.ClassStorage) {
+		log.Info("this host has not class storage: there is nothing to serve")
+		return nil
+	}
+	portal, err := netip.ParseAddrPort(c.Storage.Portal)
+	if err != nil {
+		return fmt.Errorf("read storage.portal: %w", err)
+	}
+	return targetd.Run(ctx, targetd.Config{
+		Socket: c.TargetSocket(), StateDir: c.TargetState(), Listen: []netip.AddrPort{portal}, Log: log,
+	})
+}
+
+const (
+	targetCheckEvery = 2 * time.Second
+	targetAnswerMax  = 3 * time.Second
+	targetStartMax   = 15 * time.Second
+)
+
+// keepTarget starts the target process where none answers, and again when it
+// is lost, until ctx ends. A running one, whoever started it, is left alone,
+// also at our end: restarting vcnd never stops a disk.
+func keepTarget(ctx context.Context, c Config, confPath string, t hostops.Targets, log *slog.Logger) error {
+	if answers(ctx, t) {
+		log.Info("target process answers")
+	} else if err := startTarget(ctx, c, confPath, t, log); err != nil {
+		return err
+	}
+	tick := time.NewTicker(targetCheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if !answers(ctx, t) && ctx.Err() == nil {
+			if err := startTarget(ctx, c, confPath, t, log); err != nil && ctx.Err() == nil {
+				log.Error("restart target process", "err", err)
+			}
+		}
+	}
+}
+
+func answers(ctx context.Context, t hostops.Targets) bool {
+	ctx, cancel := context.WithTimeout(ctx, targetAnswerMax)
+	defer cancel()
+	_, err := t.List(ctx)
+	return err == nil
+}
+
+// startTarget starts "vcnd target" detached and waits until it answers. Should
+// another one hold the state already, the new one ends by itself.
+func startTarget(ctx context.Context, c Config, confPath string, t hostops.Targets, log *slog.Logger) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start target process: %w", err)
+	}
+	out, err := os.OpenFile(filepath.Join(c.DataDir, "target.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("start target process: %w", err)
+	}
+	defer out.Close()
+	cmd := exec.Command(exe, "target", "--config", confPath)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start target process: %w", err)
+	}
+	log.Info("started target process", "pid", cmd.Process.Pid)
+	go cmd.Wait() // reaps it if it ends while we live
+	deadline := time.Now().Add(targetStartMax)
+	for !answers(ctx, t) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("start target process: it does not answer at %s; see %s", c.TargetSocket(), out.Name())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil
+}
+
+// imageReader is a body that also releases what was made for it.
+type imageReader struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (r imageReader) Close() error {
+	defer r.cancel()
+	return r.ReadCloser.Close()
+}

@@ -1,0 +1,305 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"vcn/api"
+	"vcn/fsm"
+)
+
+const (
+	// eventsPage is how many events one answer holds, but for those of the
+	// last index, which stay together.
+	eventsPage = 1000
+)
+
+func (s *Server) registerReservations() {
+	one := api.PathReservations + "/{id}"
+	add(s, operation("listReservations", http.MethodGet, api.PathReservations, "The reservations there are",
+		"A project's token sees its own project's.", 200, forOwner), s.listReservations)
+	addBody[api.Spec](s, operation("reserve", http.MethodPost, api.PathReservations, "Reserve a cluster",
+		"All of it is booked, or nothing. With dryRun=true the answer is 200 and a Plan, and nothing is booked. "+
+			"With an Idempotency-Key, repeating the same request answers with the same reservation.", 201, forOwner), s.reserve)
+	add(s, operation("getReservation", http.MethodGet, one, "One reservation, by id or name",
+		"With index, the answer waits until the reservation has changed after that index (X-Vcn-Index of the last answer), or wait has passed.", 200, forOwner), s.getReservation)
+	add(s, operation("release", http.MethodDelete, one, "End a reservation now",
+		"In whatever state it is. Its volumes are deleted. Repeating it changes nothing.", 202, forOwner), s.release)
+	add(s, operation("listReservationEvents", http.MethodGet, one+"/events", "What happened to a reservation", "", 200, forOwner), s.reservationEvents)
+	add(s, operation("listEvents", http.MethodGet, api.PathEvents, "What happened",
+		"A project's token sees what happened to its own reservations.", 200, forOwner), s.events)
+}
+
+type listReservationsIn struct {
+	Project string `query:"project" maxLength:"100" doc:"only this project's"`
+	All     bool   `query:"all" doc:"also those that are over"`
+	State   string `query:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,ended,failed,cancelled" doc:"only those in this state"`
+}
+
+func (s *Server) listReservations(ctx context.Context, in *listReservationsIn) (*listOf[api.Reservation], error) {
+	who := principalOf(ctx)
+	f := fsm.ReservationFilter{Project: in.Project, Closed: in.All}
+	switch api.State(in.State) {
+	case api.StateEnded, api.StateFailed, api.StateCancelled:
+		f.Closed = true
+	}
+	if who.Kind == api.TokenProject {
+		if in.Project != "" && in.Project != who.Project {
+			return nil, newProblem(http.StatusForbidden, api.CodeForbidden, "this token is of project "+who.Project, "leave out project, or use that project's token")
+		}
+		f.Project = who.Project
+	}
+	v := s.cfg.State.View()
+	show := newShower(v)
+	var out []api.Reservation
+	for _, r := range v.Reservations(f) {
+		if in.State == "" || string(r.State) == in.State {
+			out = append(out, show.reservation(r))
+		}
+	}
+	return listAt(v.Index(), out), nil
+}
+
+type reserveIn struct {
+	DryRun  bool   `query:"dryRun" doc:"only say what would be booked"`
+	Key     string `header:"Idempotency-Key" maxLength:"200" doc:"any text, new for each new request; remembered for a day"`
+	RawBody []byte
+}
+
+type reserveOut struct {
+	Status int
+	indexed
+	Location string `header:"Location"`
+	Body     any
+}
+
+func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error) {
+	who := principalOf(ctx)
+	spec, err := api.ReadSpec(bytes.NewReader(in.RawBody))
+	if err != nil {
+		return nil, err
+	}
+	if who.Kind == api.TokenProject && spec.Project != "" && spec.Project != who.Project {
+		return nil, newProblem(http.StatusForbidden, api.CodeForbidden,
+			fmt.Sprintf("this token is of project %s, the specification is of project %s", who.Project, spec.Project),
+			"leave project out of the specification, or use that project's token")
+	}
+	if in.DryRun {
+		plan, err := s.cfg.Control.DryRun(ctx, spec, who.Project)
+		if err != nil {
+			return nil, err
+		}
+		return &reserveOut{Status: http.StatusOK, indexed: at(s.cfg.State.View().Index()), Body: plan}, nil
+	}
+	r, err := s.cfg.Control.Reserve(ctx, spec, who.Project, who.TokenID, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	v := s.cfg.State.View()
+	if now, ok := v.Reservation(r.ID); ok {
+		r = &now
+	}
+	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathReservations + "/" + r.ID, newShower(v).reservation(*r)}, nil
+}
+
+type findIn struct {
+	ID      string `path:"id" maxLength:"100" doc:"id, or name"`
+	Project string `query:"project" maxLength:"100" doc:"whose, where a name is given and several projects have it"`
+}
+
+// find looks a reservation up by id or name, for who asks. Of a name, a live
+// one counts before those that are over, and of those the latest.
+func find(v *fsm.View, who principal, in findIn) (fsm.Reservation, error) {
+	missing := newProblem(http.StatusNotFound, api.CodeNotFound, fmt.Sprintf("there is no reservation %.100s", in.ID),
+		"vcnctl list shows those there are (--all: also those that are over)")
+	if r, ok := v.Reservation(in.ID); ok {
+		if who.sees(r.Project) {
+			return r, nil
+		}
+		return fsm.Reservation{}, missing // not: forbidden; what others have is none of theirs
+	}
+	project := in.Project
+	if who.Kind == api.TokenProject {
+		project = who.Project
+	}
+	var live, over []fsm.Reservation
+	for _, r := range v.Reservations(fsm.ReservationFilter{Project: project, Closed: true}) {
+		switch {
+		case r.Name != in.ID || !who.sees(r.Project):
+		case r.Live():
+			live = append(live, r)
+		default:
+			over = append(over, r)
+		}
+	}
+	switch {
+	case len(live) == 1:
+		return live[0], nil
+	case len(live) > 1:
+		return fsm.Reservation{}, newProblem(http.StatusConflict, api.CodeConflict,
+			fmt.Sprintf("%d projects have a reservation named %s", len(live), in.ID), "give its id, or ?project=")
+	case len(over) == 0:
+		return fsm.Reservation{}, missing
+	}
+	last := over[0]
+	for _, r := range over[1:] {
+		if r.Created.After(last.Created) {
+			last = r
+		}
+	}
+	return last, nil
+}
+
+type waitIn struct {
+	Wait string `query:"wait" maxLength:"20" doc:"how long to wait for a change, such as 30s; at most 60s"`
+}
+
+// duration reads how long to wait; longer than allowed is cut.
+func (w waitIn) duration() (time.Duration, error) {
+	if w.Wait == "" {
+		return 0, nil
+	}
+	d, err := api.ParseDuration(w.Wait)
+	if err != nil {
+		return 0, api.Invalid("one field is wrong", []api.FieldError{{Field: "wait", Value: w.Wait, Want: "a length such as 30s, at most 60s"}})
+	}
+	return min(d, waitSecondsMax*time.Second), nil
+}
+
+type getReservationIn struct {
+	findIn
+	waitIn
+	Index uint64 `query:"index" doc:"answer once it has changed after this index"`
+}
+
+func (s *Server) getReservation(ctx context.Context, in *getReservationIn) (*oneOf[api.Reservation], error) {
+	wait, err := in.duration()
+	if err != nil {
+		return nil, err
+	}
+	v := s.cfg.State.View()
+	r, err := find(v, principalOf(ctx), in.findIn)
+	if err != nil {
+		return nil, err
+	}
+	if wait > 0 && in.Index > 0 && r.Modified <= in.Index {
+		wctx, cancel := context.WithTimeout(ctx, wait)
+		v = s.cfg.State.WatchReservation(wctx, r.ID, in.Index)
+		cancel()
+		if now, ok := v.Reservation(r.ID); ok {
+			r = now
+		}
+	}
+	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(r)}, nil
+}
+
+func (s *Server) release(ctx context.Context, in *findIn) (*oneOf[api.Reservation], error) {
+	who := principalOf(ctx)
+	r, err := find(s.cfg.State.View(), who, *in)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.cfg.Control.Release(ctx, r.ID, who.TokenID)
+	if err != nil {
+		return nil, err
+	}
+	v := s.cfg.State.View()
+	if now, ok := v.Reservation(r.ID); ok {
+		done = &now
+	}
+	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(*done)}, nil
+}
+
+type eventsIn struct {
+	waitIn
+	After uint64 `query:"after" doc:"only those after this index"`
+}
+
+type reservationEventsIn struct {
+	findIn
+	eventsIn
+}
+
+func (s *Server) reservationEvents(ctx context.Context, in *reservationEventsIn) (*oneOf[api.EventList], error) {
+	r, err := find(s.cfg.State.View(), principalOf(ctx), in.findIn)
+	if err != nil {
+		return nil, err
+	}
+	return s.eventPage(ctx, in.eventsIn, r.ID)
+}
+
+func (s *Server) events(ctx context.Context, in *eventsIn) (*oneOf[api.EventList], error) {
+	return s.eventPage(ctx, *in, "")
+}
+
+// eventPage answers with the events after an index that the asker may see, and
+// waits for the first one if there is none yet.
+func (s *Server) eventPage(ctx context.Context, in eventsIn, reservation string) (*oneOf[api.EventList], error) {
+	wait, err := in.duration()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(wait, time.Millisecond))
+	defer cancel()
+	after := in.After
+	for {
+		v := s.cfg.State.View()
+		rows := v.Events(after, eventsPage, reservation)
+		page := api.EventList{Items: s.visible(v, principalOf(ctx), rows), Index: max(v.Index(), after)}
+		full := len(rows) >= eventsPage
+		if full { // there may be more: ask again after the last one
+			page.Index = rows[len(rows)-1].Index
+		}
+		if len(page.Items) > 0 || wait == 0 || (!full && ctx.Err() != nil) {
+			return &oneOf[api.EventList]{at(v.Index()), page}, nil
+		}
+		after = page.Index
+		if !full && s.cfg.State.WatchIndex(ctx, after) <= after {
+			continue // time is up: the next round answers
+		}
+	}
+}
+
+// visible leaves out what the asker may not know of.
+func (s *Server) visible(v *fsm.View, who principal, rows []fsm.Event) []api.Event {
+	show := newShower(v)
+	out := []api.Event{}
+	mine := map[string]bool{}
+	for _, e := range rows {
+		if who.Kind != api.TokenOperator {
+			see, known := mine[e.Reservation]
+			if !known {
+				r, ok := v.Reservation(e.Reservation)
+				see = ok && who.sees(r.Project)
+				mine[e.Reservation] = see
+			}
+			if !see {
+				continue
+			}
+		}
+		out = append(out, show.event(e))
+	}
+	return out
+}
+
+func (s *Server) listLeases(ctx context.Context, _ *nothing) (*listOf[api.Lease], error) {
+	who := principalOf(ctx)
+	v := s.cfg.State.View()
+	var out []api.Lease
+	mine := map[string]bool{}
+	for _, l := range v.Leases() {
+		see, known := mine[l.Reservation]
+		if !known {
+			r, ok := v.Reservation(l.Reservation)
+			see = who.Kind == api.TokenOperator || ok && who.sees(r.Project)
+			mine[l.Reservation] = see
+		}
+		if see {
+			out = append(out, api.Lease{Kind: l.Kind, Value: l.Value, Reservation: l.Reservation, Node: l.Node})
+		}
+	}
+	return listAt(v.Index(), out), nil
+}

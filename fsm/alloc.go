@@ -1,0 +1,264 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// ErrPoolEmpty: every identifier of the pool is leased.
+var ErrPoolEmpty = errors.New("pool is empty")
+
+// The leader chooses identifiers with these; Apply checks the choice. A search
+// starts after the identifier leased last and wraps around, so that one just
+// freed rests as long as the pool allows.
+
+// pool is a numbered range of identifiers.
+type pool struct {
+	kind string
+	size uint64
+	name func(n uint64) string
+	// number is the inverse of name; false for what is not of this pool.
+	number func(s string) (uint64, bool)
+}
+
+func (p pool) has(value string) bool {
+	n, ok := p.number(value)
+	return ok && p.name(n) == value
+}
+
+// next returns n free identifiers after the last one used.
+func (r reader) next(p pool, last string, n int) ([]string, error) {
+	start := uint64(0)
+	if i, ok := p.number(last); ok {
+		start = i + 1
+	}
+	var out []string
+	for i := uint64(0); i < p.size && len(out) < n; i++ {
+		v := p.name((start + i) % p.size)
+		if _, held := first[Lease](r, tabLeases, "id", key(p.kind, v)); !held {
+			out = append(out, v)
+		}
+	}
+	if len(out) < n {
+		return nil, fmt.Errorf("find %d free of %s: %w", n, p.kind, ErrPoolEmpty)
+	}
+	return out, nil
+}
+
+func (v *View) one(p pool, err error, last string) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	got, err := v.next(p, last, 1)
+	if err != nil {
+		return "", err
+	}
+	return got[0], nil
+}
+
+func (v *View) pools() (Pools, error) {
+	m, ok := v.Meta()
+	if !ok {
+		return Pools{}, ErrNotInitialized
+	}
+	return m.Pools, nil
+}
+
+// AllocVLAN returns the next free VLAN.
+func (v *View) AllocVLAN() (int, error) {
+	p, err := v.pools()
+	if err != nil {
+		return 0, err
+	}
+	s, err := v.one(p.vlans(), nil, strconv.Itoa(v.st.LastVLAN))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(s)
+}
+
+// FreeVLANs counts the free ones.
+func (v *View) FreeVLANs() int {
+	p, err := v.pools()
+	if err != nil {
+		return 0
+	}
+	n := p.VLANLast - p.VLANFirst + 1
+	for range scan[Lease](v.reader, tabLeases, "id", key(LeaseVLAN)) {
+		n--
+	}
+	return n
+}
+
+// AllocSubnet returns the next free subnet as a CIDR.
+func (v *View) AllocSubnet() (string, error) {
+	p, err := v.pools()
+	if err != nil {
+		return "", err
+	}
+	sp, err := p.subnets()
+	return v.one(sp, err, v.st.LastSubnet)
+}
+
+// AllocPublic returns the next free public address.
+func (v *View) AllocPublic() (string, error) {
+	p, err := v.pools()
+	if err != nil {
+		return "", err
+	}
+	pp, err := p.publics()
+	return v.one(pp, err, v.st.LastPublic)
+}
+
+// AllocMACs returns the next n free MAC addresses, each different.
+func (v *View) AllocMACs(n int) ([]string, error) {
+	p, err := v.pools()
+	if err != nil {
+		return nil, err
+	}
+	mp, err := p.macs()
+	if err != nil {
+		return nil, err
+	}
+	return v.next(mp, v.st.LastMAC, n)
+}
+
+func (p Pools) vlans() pool {
+	return pool{
+		kind: LeaseVLAN,
+		size: uint64(p.VLANLast - p.VLANFirst + 1),
+		name: func(n uint64) string { return strconv.Itoa(p.VLANFirst + int(n)) },
+		number: func(s string) (uint64, bool) {
+			n, err := strconv.Atoi(s)
+			return uint64(n - p.VLANFirst), err == nil && n >= p.VLANFirst && n <= p.VLANLast
+		},
+	}
+}
+
+func ip4(a netip.Addr) uint64 {
+	b := a.As4()
+	return uint64(binary.BigEndian.Uint32(b[:]))
+}
+
+func addr4(n uint64) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(n))
+	return netip.AddrFrom4(b)
+}
+
+func (p Pools) subnets() (pool, error) {
+	all, err := netip.ParsePrefix(p.Subnets)
+	if err != nil || !all.Addr().Is4() || all != all.Masked() {
+		return pool{}, invalid("pool of subnets %q: want an IPv4 network such as 10.64.0.0/12", p.Subnets)
+	}
+	if p.SubnetBits < all.Bits() || p.SubnetBits > 29 || p.SubnetBits < 8 {
+		return pool{}, invalid("subnet length %d: want %d-29", p.SubnetBits, max(8, all.Bits()))
+	}
+	base, shift := ip4(all.Addr()), 32-p.SubnetBits
+	return pool{
+		kind: LeaseSubnet,
+		size: 1 << (p.SubnetBits - all.Bits()),
+		name: func(n uint64) string { return netip.PrefixFrom(addr4(base+n<<shift), p.SubnetBits).String() },
+		number: func(s string) (uint64, bool) {
+			q, err := netip.ParsePrefix(s)
+			if err != nil || !q.Addr().Is4() || q.Bits() != p.SubnetBits || !all.Contains(q.Addr()) {
+				return 0, false
+			}
+			return (ip4(q.Addr()) - base) >> shift, true
+		},
+	}, nil
+}
+
+func (p Pools) publics() (pool, error) {
+	lo, err1 := netip.ParseAddr(p.PublicFirst)
+	hi, err2 := netip.ParseAddr(p.PublicLast)
+	if err1 != nil || err2 != nil || !lo.Is4() || !hi.Is4() || hi.Less(lo) {
+		return pool{}, invalid("pool of public addresses %q-%q: want two IPv4 addresses in order", p.PublicFirst, p.PublicLast)
+	}
+	return pool{
+		kind: LeasePublic,
+		size: ip4(hi) - ip4(lo) + 1,
+		name: func(n uint64) string { return addr4(ip4(lo) + n).String() },
+		number: func(s string) (uint64, bool) {
+			a, err := netip.ParseAddr(s)
+			if err != nil || !a.Is4() || a.Less(lo) || hi.Less(a) {
+				return 0, false
+			}
+			return ip4(a) - ip4(lo), true
+		},
+	}, nil
+}
+
+func (p Pools) macs() (pool, error) {
+	prefix := strings.ToLower(p.MACPrefix)
+	var a, b, c uint8
+	if n, err := fmt.Sscanf(prefix, "%02x:%02x:%02x", &a, &b, &c); err != nil || n != 3 || len(prefix) != 8 {
+		return pool{}, invalid("MAC prefix %q: want three octets such as 52:54:00", p.MACPrefix)
+	}
+	if a&1 != 0 || a&2 == 0 {
+		return pool{}, invalid("MAC prefix %q: want a locally administered unicast one, such as 52:54:00", p.MACPrefix)
+	}
+	return pool{
+		kind: LeaseMAC,
+		size: 1 << 24,
+		name: func(n uint64) string {
+			return fmt.Sprintf("%s:%02x:%02x:%02x", prefix, byte(n>>16), byte(n>>8), byte(n))
+		},
+		number: func(s string) (uint64, bool) {
+			if len(s) != 17 || s[:8] != prefix {
+				return 0, false
+			}
+			var x, y, z uint8
+			if n, err := fmt.Sscanf(s[8:], ":%02x:%02x:%02x", &x, &y, &z); err != nil || n != 3 {
+				return 0, false
+			}
+			return uint64(x)<<16 | uint64(y)<<8 | uint64(z), true
+		},
+	}, nil
+}
+
+// check says what is wrong with the pools.
+func (p Pools) check() error {
+	if p.VLANFirst < 1 || p.VLANLast > 4094 || p.VLANLast < p.VLANFirst {
+		return invalid("pool of VLANs %d-%d: want a range within 1-4094", p.VLANFirst, p.VLANLast)
+	}
+	if _, err := p.subnets(); err != nil {
+		return err
+	}
+	if _, err := p.publics(); err != nil {
+		return err
+	}
+	if p.PublicBits < 1 || p.PublicBits > 32 {
+		return invalid("public prefix length %d: want 1-32", p.PublicBits)
+	}
+	if p.PublicGateway != "" {
+		if _, err := netip.ParseAddr(p.PublicGateway); err != nil {
+			return invalid("public gateway %q: want an address", p.PublicGateway)
+		}
+	}
+	_, err := p.macs()
+	return err
+}
+
+// LeasesOf returns the leases that a reservation with these identifiers has to
+// bring along, in order.
+func LeasesOf(r Reservation) []Lease {
+	out := []Lease{
+		{Kind: LeaseVLAN, Value: strconv.Itoa(r.VLAN), Reservation: r.ID},
+		{Kind: LeaseSubnet, Value: r.Subnet, Reservation: r.ID},
+	}
+	for _, n := range r.Nodes {
+		out = append(out, Lease{Kind: LeaseMAC, Value: n.PrivateMAC, Reservation: r.ID, Node: n.Name})
+		if n.PublicMAC != "" {
+			out = append(out, Lease{Kind: LeaseMAC, Value: n.PublicMAC, Reservation: r.ID, Node: n.Name})
+		}
+		if n.PublicIP != "" {
+			out = append(out, Lease{Kind: LeasePublic, Value: n.PublicIP, Reservation: r.ID, Node: n.Name})
+		}
+	}
+	return out
+}

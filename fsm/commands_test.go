@@ -1,0 +1,527 @@
+package fsm
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"vcn/api"
+)
+
+// refusal is one way in which a command may be wrong.
+type refusal[C Command] struct {
+	name string
+	edit func(*C)
+	want error
+}
+
+// refuse checks that each edit of a good command is refused with its sentinel
+// (do checks that nothing is left behind) and that the good one passes.
+func refuse[C Command](t *testing.T, start func(*testing.T) *world, good func(*world) C, cases []refusal[C]) {
+	t.Helper()
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			w := start(t)
+			c := good(w)
+			tc.edit(&c)
+			if res := w.do(c); !errors.Is(res.Err, tc.want) {
+				t.Fatalf("error %v, want %v", res.Err, tc.want)
+			}
+			w.must(good(w))
+		})
+	}
+}
+
+func labWorld(t *testing.T) *world { return formed(t) }
+
+func TestReservationCreateRefuses(t *testing.T) {
+	type C = ReservationCreate
+	lab := func(w *world) C { return w.lab("lab") }
+	node := func(i int, f func(*Node)) func(*C) { return func(c *C) { f(&c.Reservation.Nodes[i]) } }
+	refuse(t, labWorld, lab, []refusal[C]{
+		{"no id", func(c *C) { c.Reservation.ID = "" }, ErrInvalid},
+		{"a name with a slash", func(c *C) { c.Reservation.Name = "a/b" }, ErrInvalid},
+		{"an end before the start", func(c *C) { c.Reservation.End = c.Reservation.Start.Add(-1) }, ErrInvalid},
+		{"an end in the past", func(c *C) {
+			c.Reservation.Provision, c.Reservation.Start, c.Reservation.End = epoch.Add(-3*time.Hour), epoch.Add(-2*time.Hour), epoch.Add(-time.Hour)
+		}, ErrInvalid},
+		{"a start before provisioning", func(c *C) { c.Reservation.Provision = c.Reservation.Start.Add(1) }, ErrInvalid},
+		{"no nodes", func(c *C) { c.Reservation.Nodes = nil }, ErrInvalid},
+		{"no frontend first", node(0, func(n *Node) { n.Role = api.RoleWorker }), ErrInvalid},
+		{"two frontends", node(1, func(n *Node) { n.Role = api.RoleFrontend }), ErrInvalid},
+		{"two nodes of one name", node(2, func(n *Node) { n.Name = "compute-0" }), ErrInvalid},
+		{"a node without cores", node(1, func(n *Node) { n.CPUs = 0 }), ErrInvalid},
+		{"a size that overflows sums", node(1, func(n *Node) { n.MemoryBytes = 1 << 62 }), ErrInvalid},
+		{"generation 0", node(1, func(n *Node) { n.Generation = 0 }), ErrInvalid},
+		{"an unknown host", node(1, func(n *Node) { n.Host = "z" }), ErrUnknownHost},
+		{"a frontend off the gateways", node(0, func(n *Node) { n.Host = "b" }), ErrHostUnfit},
+		{"a volume off the storage hosts", func(c *C) { c.Volumes[0].Host = "c" }, ErrHostUnfit},
+		{"more cores than a host has", node(1, func(n *Node) { n.CPUs = 9 }), ErrNoCapacity},
+		{"more memory than a host has", node(1, func(n *Node) { n.MemoryBytes = 17 * gib }), ErrNoCapacity},
+		{"more storage than a host has", func(c *C) { c.Volumes[0].SizeBytes = 101 * gib }, ErrNoCapacity},
+		{"a volume too few", func(c *C) { c.Volumes = c.Volumes[1:] }, ErrInvalid},
+		{"a volume of another node", func(c *C) { c.Volumes[0].Node = "compute-0" }, ErrInvalid},
+		{"a volume of another generation", func(c *C) { c.Volumes[0].Generation = 2 }, ErrInvalid},
+		{"a volume smaller than the disk", func(c *C) { c.Volumes[0].SizeBytes-- }, ErrInvalid},
+		{"a volume of another recipe", func(c *C) { c.Volumes[0].Recipe = "rec-w" }, ErrInvalid},
+		{"one volume for two nodes", func(c *C) { c.Volumes[1].ID = c.Volumes[0].ID }, ErrInvalid},
+		{"a short CHAP secret", func(c *C) { c.Volumes[0].Secret = "short" }, ErrInvalid},
+		{"an address outside the subnet", node(1, func(n *Node) { n.PrivateIP = "10.99.0.1" }), ErrInvalid},
+		{"the broadcast address", node(1, func(n *Node) { n.PrivateIP = n.PrivateIP[:len(n.PrivateIP)-1] + "255" }), ErrInvalid},
+		{"one address for two nodes", func(c *C) { c.Reservation.Nodes[1].PrivateIP = c.Reservation.Nodes[2].PrivateIP }, ErrInvalid},
+		{"a public address on a worker", func(c *C) {
+			c.Reservation.Nodes[1].PublicIP = "192.0.2.30"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrInvalid},
+		{"a lease too few", func(c *C) { c.Leases = c.Leases[1:] }, ErrInvalid},
+		{"a lease of something else", func(c *C) { c.Leases[0].Value = "101" }, ErrInvalid},
+		{"the same lease twice", func(c *C) { c.Leases[1] = c.Leases[0] }, ErrInvalid},
+		{"one MAC for two nodes", func(c *C) {
+			c.Reservation.Nodes[1].PrivateMAC = c.Reservation.Nodes[2].PrivateMAC
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrInvalid},
+		{"a VLAN outside the pool", func(c *C) { c.Reservation.VLAN = 99; c.Leases = LeasesOf(c.Reservation) }, ErrOutsidePool},
+		{"a MAC outside the pool", func(c *C) {
+			c.Reservation.Nodes[1].PrivateMAC = "52:54:01:00:00:01"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrOutsidePool},
+		{"a MAC written otherwise", func(c *C) {
+			c.Reservation.Nodes[1].PrivateMAC = "52:54:00:00:0A:01"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrOutsidePool},
+		{"a public address outside the pool", func(c *C) {
+			c.Reservation.Nodes[0].PublicIP = "192.0.2.9"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrOutsidePool},
+		{"an unknown image", func(c *C) { c.Images = c.Images[:1] }, ErrUnknownImage},
+		{"an unknown builder", func(c *C) { c.Images[0].Builder = "z" }, ErrUnknownHost},
+	})
+}
+
+func TestReservationCreateRefusesWhatOthersHold(t *testing.T) {
+	type C = ReservationCreate
+	taken := func(t *testing.T) *world {
+		w := formed(t)
+		w.must(w.lab("first"))
+		return w
+	}
+	lab := func(w *world) C { return w.lab("lab") }
+	refuse(t, taken, lab, []refusal[C]{
+		{"its id", func(c *C) { c.Reservation.ID = "r1" }, ErrExists},
+		{"its name", func(c *C) { c.Reservation.Name = "first" }, ErrNameTaken},
+		{"its volume", func(c *C) {
+			c.Volumes[0].ID, c.Reservation.Nodes[0].Volume = "r1-frontend", "r1-frontend"
+		}, ErrExists},
+		{"its VLAN", func(c *C) { c.Reservation.VLAN = 100; c.Leases = LeasesOf(c.Reservation) }, ErrLeased},
+		{"its subnet", func(c *C) {
+			c.Reservation.Subnet = "10.64.0.0/24"
+			for i := range c.Reservation.Nodes {
+				c.Reservation.Nodes[i].PrivateIP = "10.64.0." + string(rune('5'+i))
+			}
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrLeased},
+		{"its public address", func(c *C) {
+			c.Reservation.Nodes[0].PublicIP = "192.0.2.10"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrLeased},
+		{"its MAC", func(c *C) {
+			c.Reservation.Nodes[0].PrivateMAC = "52:54:00:00:00:00"
+			c.Leases = LeasesOf(c.Reservation)
+		}, ErrLeased},
+		{"its cores", func(c *C) { c.Reservation.Nodes[0].CPUs = 8 }, ErrNoCapacity},
+	})
+}
+
+func TestReservationsShareAHostAtDifferentTimes(t *testing.T) {
+	w := formed(t)
+	day := want{name: "one", front: "a", workers: []string{"b"}, disks: []string{"b"}, cpus: 8, so: 24 * time.Hour}
+	w.must(w.create(day))
+	day.name, day.in = "two", 24*time.Hour
+	if res := w.do(w.create(day)); !errors.Is(res.Err, ErrNoCapacity) {
+		t.Fatalf("no turnaround was kept: %v", res.Err)
+	}
+	day.in += Turnaround
+	w.must(w.create(day))
+	day.name, day.in, day.so = "between", 12*time.Hour, time.Minute
+	if res := w.do(w.create(day)); !errors.Is(res.Err, ErrNoCapacity) {
+		t.Fatalf("double booked: %v", res.Err)
+	}
+}
+
+func TestReservationThatOverrunsKeepsItsHosts(t *testing.T) {
+	w := formed(t)
+	q := want{name: "one", front: "a", workers: []string{"b"}, disks: []string{"b"}, cpus: 8, so: time.Hour}
+	w.must(w.create(q))
+	w.work(3, "a", "b")
+	w.pass(2 * time.Hour)
+	w.state("r1", api.StateEnding)
+	q.name = "two"
+	if res := w.do(w.create(q)); !errors.Is(res.Err, ErrNoCapacity) {
+		t.Fatalf("its hosts were given away before they were clean: %v", res.Err)
+	}
+	for _, b := range w.f.View().Bookings() {
+		if !b.Until.After(w.f.View().Clock()) {
+			t.Fatalf("booking %+v is over, and held", b)
+		}
+	}
+	w.work(2, "a", "b")
+	w.state("r1", api.StateEnded)
+	w.must(w.create(q))
+}
+
+func TestIdempotencyKeyAnswersWithTheFirst(t *testing.T) {
+	w := formed(t)
+	c := w.lab("lab")
+	c.Key, c.RequestHash = "k", []byte("hash")
+	w.must(c)
+	again := w.lab("lab")
+	again.Key, again.RequestHash = "k", []byte("hash")
+	if r := w.must(again).Reservation; r == nil || r.ID != "r1" {
+		t.Fatalf("repeated create answered %+v", r)
+	}
+	again.RequestHash = []byte("other")
+	if res := w.do(again); !errors.Is(res.Err, ErrKeyReused) {
+		t.Fatalf("error %v", res.Err)
+	}
+	again.Reservation.Project = "other" // keys are a project's own
+	w.must(again)
+	w.pass(KeyLife)
+	third := w.create(want{name: "third", front: "a", workers: []string{"b"}, disks: []string{"b"}, so: time.Hour})
+	third.Key, third.RequestHash = "k", []byte("third")
+	w.must(third)
+}
+
+func TestNothingBeforeTheClusterIsMadeAndFormed(t *testing.T) {
+	w := newWorld(t)
+	if res := w.do(HostRegister{testHost("a")}); !errors.Is(res.Err, ErrNotInitialized) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(sampleInit())
+	if res := w.do(sampleInit()); !errors.Is(res.Err, ErrInitialized) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(HostRegister{testHost("a", api.ClassGateway, api.ClassCompute, api.ClassStorage)})
+	c := w.create(want{name: "lab", front: "a", workers: []string{"a"}, disks: []string{"a"}, so: time.Hour})
+	if res := w.do(c); !errors.Is(res.Err, ErrNotFormed) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(Formed{})
+	w.must(Formed{})
+	w.must(c)
+}
+
+func TestClusterInitRefuses(t *testing.T) {
+	type C = ClusterInit
+	pool := func(f func(*Pools)) func(*C) { return func(c *C) { f(&c.Meta.Pools) } }
+	refuse(t, func(t *testing.T) *world { return newWorld(t) }, func(*world) C { return sampleInit() }, []refusal[C]{
+		{"no cluster id", func(c *C) { c.Meta.ClusterID = "" }, ErrInvalid},
+		{"no voters", func(c *C) { c.Meta.Expect = 0 }, ErrInvalid},
+		{"VLAN 4095", pool(func(p *Pools) { p.VLANLast = 4095 }), ErrInvalid},
+		{"VLANs backwards", pool(func(p *Pools) { p.VLANFirst = 200 }), ErrInvalid},
+		{"subnets that are no network", pool(func(p *Pools) { p.Subnets = "10.0.0.1/8" }), ErrInvalid},
+		{"subnets larger than the pool", pool(func(p *Pools) { p.SubnetBits = 8 }), ErrInvalid},
+		{"public addresses backwards", pool(func(p *Pools) { p.PublicLast = "192.0.2.1" }), ErrInvalid},
+		{"a universal MAC prefix", pool(func(p *Pools) { p.MACPrefix = "00:16:3e" }), ErrInvalid},
+		{"a multicast MAC prefix", pool(func(p *Pools) { p.MACPrefix = "53:54:00" }), ErrInvalid},
+		{"a token without a hash", func(c *C) { c.Token.Hash = nil }, ErrInvalid},
+	})
+}
+
+func TestHostRegisterRefuses(t *testing.T) {
+	type C = HostRegister
+	good := func(*world) C { return C{testHost("d", api.ClassStorage)} }
+	refuse(t, labWorld, good, []refusal[C]{
+		{"another host's name", func(c *C) { c.Host.Name = "host-a" }, ErrNameTaken},
+		{"no id", func(c *C) { c.Host.ID = "" }, ErrInvalid},
+		{"no cores", func(c *C) { c.Host.CPUs = 0 }, ErrInvalid},
+		{"an unknown class", func(c *C) { c.Host.Classes = []api.Class{"gpu"} }, ErrInvalid},
+		{"storage without an address", func(c *C) { c.Host.Storage = "" }, ErrInvalid},
+	})
+}
+
+func TestHostRegisterKeepsStatusAndSaysWhenItShrank(t *testing.T) {
+	w := formed(t)
+	w.must(HostStatusSet{"b", HostDead})
+	before, _ := w.f.View().Host("b")
+	h := testHost("b", api.ClassCompute, api.ClassStorage)
+	h.Underlay, h.Status, h.Cordoned = "new", HostLeft, "made up"
+	w.must(HostRegister{h})
+	after, _ := w.f.View().Host("b")
+	if after.Status != HostDead || after.Registered != before.Registered || after.Cordoned != "" || after.Underlay != "new" {
+		t.Fatalf("host %+v", after)
+	}
+	w.must(HostStatusSet{"b", HostAlive})
+	w.must(w.create(want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, cpus: 4, in: time.Hour, so: time.Hour}))
+	h.CPUs = 3
+	w.must(HostRegister{h})
+	if got, _ := w.f.View().Host("b"); got.Short == "" {
+		t.Fatal("a host that shrank below its bookings does not say so")
+	}
+	if r := w.get("r1"); len(r.Conditions) != 1 || r.Conditions[0].Type != "missing_resources" {
+		t.Fatalf("conditions %+v", r.Conditions)
+	}
+	h.CPUs = 8
+	w.must(HostRegister{h})
+	if r := w.get("r1"); len(r.Conditions) != 0 {
+		t.Fatalf("conditions %+v", r.Conditions)
+	}
+}
+
+func TestHostStatusSetAndReportRefuse(t *testing.T) {
+	refuse(t, labWorld, func(*world) HostStatusSet { return HostStatusSet{"a", HostDead} }, []refusal[HostStatusSet]{
+		{"an unknown host", func(c *HostStatusSet) { c.Host = "z" }, ErrUnknownHost},
+		{"an unknown status", func(c *HostStatusSet) { c.Status = "ill" }, ErrInvalid},
+	})
+	good := func(*world) HostReport {
+		return HostReport{Host: "a", Objects: []Object{{Kind: KindNetwork, ID: "1", State: ObjReady}}}
+	}
+	refuse(t, labWorld, good, []refusal[HostReport]{
+		{"an unknown host", func(c *HostReport) { c.Host = "z" }, ErrUnknownHost},
+		{"an index that is not yet", func(c *HostReport) { c.Applied = 1 << 40 }, ErrInvalid},
+		{"an object without a state", func(c *HostReport) { c.Objects[0].State = "" }, ErrInvalid},
+	})
+}
+
+func TestHostReportTeachesImages(t *testing.T) {
+	w := formed(t)
+	whole := Object{Kind: KindImage, ID: "rec-w", State: ObjReady, Digest: "d1", SizeBytes: gib}
+	boot := whole
+	boot.BootOnly = true
+	w.must(HostReport{Host: "c", Objects: []Object{boot}})
+	if n := len(w.f.View().Images()); n != 0 {
+		t.Fatal("boot files alone are no image")
+	}
+	w.must(HostReport{Host: "b", Objects: []Object{whole}})
+	i, ok := w.f.View().Image("rec-w")
+	if !ok || i.State != ImageReady || i.Digest != "d1" {
+		t.Fatalf("a cached image was not learned: %+v", i)
+	}
+	w.must(ImageWant{Recipe: "rec-w", Appliance: "worker", Rolls: []string{"base@1"}, Builder: "a"})
+	if i, _ = w.f.View().Image("rec-w"); i.Appliance != "worker" || i.Digest != "d1" || i.Builder != "" {
+		t.Fatalf("image %+v", i)
+	}
+	if res := w.do(ImageAssign{"rec-w", "c"}); !errors.Is(res.Err, ErrState) {
+		t.Fatalf("a built image was assigned: %v", res.Err)
+	}
+	w.must(HostReport{Host: "b"})
+	w.must(ImageAssign{"rec-w", "c"})
+	if i, _ = w.f.View().Image("rec-w"); i.Digest != "" || i.Builder != "c" || i.State != ImageWanted {
+		t.Fatalf("image %+v", i)
+	}
+}
+
+func TestImageBuildProgressIsToldWithoutFlooding(t *testing.T) {
+	w := formed(t)
+	w.must(ImageWant{Recipe: "rec-w", Appliance: "worker", Builder: "a"})
+	step := func(state, msg string) {
+		w.must(HostReport{Host: "a", Objects: []Object{{Kind: KindImage, ID: "rec-w", State: state, Message: msg}}})
+	}
+	for range 5 {
+		step(ObjWorking, "unpacking")
+		step(ObjWorking, "running scripts")
+	}
+	step(ObjFailed, "script 3 failed")
+	if i, _ := w.f.View().Image("rec-w"); i.State != ImageFailed || i.Message != "script 3 failed" || i.Builder != "a" {
+		t.Fatalf("image %+v", i)
+	}
+	var kinds []string
+	for _, e := range w.f.View().Events(0, 1000, "") {
+		if e.Kind[:5] == "image" {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	if want := []string{"image.wanted", "image.building", "image.failed"}; !slices.Equal(kinds, want) {
+		t.Fatalf("events %v, want %v", kinds, want)
+	}
+	if res := w.do(ImageAssign{"rec-x", "b"}); !errors.Is(res.Err, ErrNotFound) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(ImageAssign{"rec-w", "b"})
+	if !w.f.View().AssignmentFor("b").Images[0].Build || len(w.f.View().AssignmentFor("a").Images) != 0 {
+		t.Fatal("the build did not move from a to b")
+	}
+}
+
+func TestTokensAreUniqueBoundedAndRevocable(t *testing.T) {
+	type C = TokenCreate
+	good := func(*world) C {
+		return C{Token{ID: "t1", Kind: api.TokenProject, Project: "studio", Hash: make([]byte, 32), Expires: epoch.Add(time.Hour)}}
+	}
+	refuse(t, labWorld, good, []refusal[C]{
+		{"an id in use", func(c *C) { c.Token.ID = "op" }, ErrExists},
+		{"an unknown kind", func(c *C) { c.Token.Kind = "root" }, ErrInvalid},
+		{"no project", func(c *C) { c.Token.Project = "" }, ErrInvalid},
+		{"a short hash", func(c *C) { c.Token.Hash = []byte("x") }, ErrInvalid},
+		{"an expiry in the past", func(c *C) { c.Token.Expires = epoch.Add(-time.Hour) }, ErrInvalid},
+	})
+	w := formed(t)
+	w.must(good(w))
+	w.must(TokenRevoke{"t1"})
+	if res := w.do(TokenRevoke{"t1"}); !errors.Is(res.Err, ErrNotFound) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(good(w))
+	w.pass(time.Hour + TokenGrace)
+	if _, ok := w.f.View().TokenByID("t1"); ok {
+		t.Fatal("an expired token is kept for ever")
+	}
+}
+
+func TestRollsRegisterTellsOnlyWhatIsNew(t *testing.T) {
+	w := formed(t)
+	w.must(RollsRegister{[]Roll{{Name: "slurm", Version: "1", Digest: "x"}}})
+	n := len(w.f.View().Events(0, 1000, ""))
+	w.must(RollsRegister{[]Roll{{Name: "slurm", Version: "1", Digest: "x"}}})
+	if len(w.f.View().Events(0, 1000, "")) != n {
+		t.Fatal("an event for nothing new")
+	}
+	w.must(RollsRegister{[]Roll{{Name: "slurm", Version: "1", Digest: "y"}, {Name: "slurm", Version: "2", Digest: "z"}}})
+	if r := w.f.View().Rolls(); len(r) != 2 || r[0].Digest != "y" {
+		t.Fatalf("rolls %+v", r)
+	}
+	if res := w.do(RollsRegister{[]Roll{{Name: "slurm"}}}); !errors.Is(res.Err, ErrInvalid) {
+		t.Fatalf("error %v", res.Err)
+	}
+}
+
+func TestReservationFailEndsOnlyWhatIsNotReady(t *testing.T) {
+	w := formed(t)
+	if res := w.do(ReservationFail{ID: "r9"}); !errors.Is(res.Err, ErrNotFound) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(w.lab("lab"))
+	w.work(3, "a", "b", "c")
+	if res := w.do(ReservationFail{ID: "r1"}); !errors.Is(res.Err, ErrState) {
+		t.Fatalf("error %v", res.Err)
+	}
+	w.must(w.create(want{name: "later", front: "a", workers: []string{"b"}, disks: []string{"b"}, in: time.Hour, so: time.Hour}))
+	w.must(ReservationFail{ID: "r2", Message: "image of worker cannot be built"})
+	if r := w.state("r2", api.StateFailed); r.Message != "image of worker cannot be built" {
+		t.Fatalf("message %q", r.Message)
+	}
+}
+
+func TestUnreadableEntriesStopTheProcess(t *testing.T) {
+	good, err := Encode(Formed{}, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit := func(f func(b []byte) []byte) []byte { return f(slices.Clone(good)) }
+	for name, data := range map[string][]byte{
+		"unknown type":   edit(func(b []byte) []byte { b[1] = 0xff; return b }),
+		"unknown format": edit(func(b []byte) []byte { b[0] = 9; return b }),
+		"malformed body": edit(func(b []byte) []byte { return append(b, '}') }),
+		"cut header":     good[:5],
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Fatal("the process went on")
+				}
+			}()
+			New(quiet()).Apply(&raft.Log{Index: 1, Data: data})
+		})
+	}
+}
+
+func TestIdentifiersRestBeforeTheyAreUsedAgain(t *testing.T) {
+	w := formed(t)
+	q := want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, in: time.Hour, so: time.Hour}
+	seen := map[int]bool{}
+	for i := range 20 {
+		c := w.create(q)
+		if seen[c.Reservation.VLAN] {
+			t.Fatalf("VLAN %d again after %d of 20", c.Reservation.VLAN, i)
+		}
+		seen[c.Reservation.VLAN] = true
+		w.must(c)
+		w.must(ReservationRelease{ID: c.Reservation.ID})
+	}
+	if vlan, err := w.f.View().AllocVLAN(); err != nil || vlan != 100 {
+		t.Fatalf("after the last comes the first: %d, %v", vlan, err)
+	}
+}
+
+func TestEmptyPoolSaysSo(t *testing.T) {
+	w := formed(t)
+	w.check = false
+	for i := range 20 {
+		w.must(w.create(want{name: string(rune('a' + i)), front: "a", workers: []string{"b"}, disks: []string{"b"},
+			in: time.Duration(i+1) * 2 * time.Hour, so: time.Hour}))
+	}
+	if _, err := w.f.View().AllocVLAN(); !errors.Is(err, ErrPoolEmpty) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestEventsAreBoundedAndPagedWithoutGaps(t *testing.T) {
+	w := formed(t)
+	w.f.eventsMax, w.check = 50, false
+	for range 10 {
+		c := w.create(want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, in: time.Hour, so: time.Hour})
+		w.must(c)
+		w.must(ReservationRelease{ID: c.Reservation.ID})
+		w.must(HostStatusSet{"c", HostDead})
+		w.must(HostStatusSet{"c", HostAlive})
+	}
+	every := w.f.View().Events(0, 1000, "")
+	if len(every) != 42+6 && len(every) != 50 {
+		t.Fatalf("%d events are kept", len(every))
+	}
+	var paged []Event
+	for after := uint64(0); ; {
+		page := w.f.View().Events(after, 3, "")
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+		after = page[len(page)-1].Index
+	}
+	if !slices.Equal(paged, every) {
+		t.Fatalf("%d events by pages, %d at once", len(paged), len(every))
+	}
+	if mine := w.f.View().Events(0, 1000, "r10"); len(mine) != 2 || mine[1].Kind != "reservation.cancelled" {
+		t.Fatalf("events of r10: %+v", mine)
+	}
+	last := w.f.View().LastEvents(2, "")
+	if !slices.Equal(last, every[len(every)-2:]) {
+		t.Fatalf("last events %+v", last)
+	}
+}
+
+func TestWatchersWakeForTheirOwn(t *testing.T) {
+	w := formed(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	index := w.f.View().Index()
+	done := make(chan uint64, 3)
+	go func() { done <- w.f.WatchIndex(ctx, index) }()
+	w.must(HostReport{Host: "a"})
+	if got := <-done; got <= index {
+		t.Fatalf("woke at %d, after %d", got, index)
+	}
+	version := w.f.View().AssignmentFor("c").Version
+	asleep, nap := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer nap()
+	if v := w.f.WatchHost(asleep, "c", version); v.AssignmentFor("c").Version != version {
+		t.Fatal("a report of another host woke c")
+	}
+	go func() { done <- w.f.WatchHost(ctx, "c", version).AssignmentFor("c").Version }()
+	w.must(w.lab("lab"))
+	if got := <-done; got <= version {
+		t.Fatalf("c woke with version %d, had %d", got, version)
+	}
+	mod := w.get("r1").Modified
+	go func() {
+		v, _ := w.f.WatchReservation(ctx, "r1", mod).Reservation("r1")
+		done <- v.Modified
+	}()
+	w.must(ReservationRelease{ID: "r1"})
+	if got := <-done; got <= mod {
+		t.Fatalf("the reservation woke its watcher at %d, had %d", got, mod)
+	}
+}

@@ -1,0 +1,59 @@
+// Package fsmtest applies commands to a real FSM without Raft, for tests and
+// benchmarks of whatever proposes commands. It imports fsm and, for the type of
+// a log entry, raft.
+//
+//	Encode(command) ──▶ Local.Apply ──(Delay)──▶ FSM.Apply with the next index
+package fsmtest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"vcn/fsm"
+)
+
+// Local commits commands to one FSM, each with the next index. It may be used
+// by many goroutines.
+type Local struct {
+	FSM *fsm.FSM
+	// Delay is how long a commit takes. Commits overlap, as they do in Raft's log.
+	Delay time.Duration
+	// Before, if not nil, is called before each command is applied, with no lock held; its
+	// error is Apply's, and the command is dropped.
+	Before func(cmd []byte) error
+
+	mu    sync.Mutex
+	index uint64
+}
+
+// Apply commits one encoded command and returns the FSM's Result.
+func (l *Local) Apply(ctx context.Context, cmd []byte) (any, uint64, error) {
+	if l.Before != nil {
+		if err := l.Before(cmd); err != nil {
+			return nil, 0, err
+		}
+	}
+	if l.Delay > 0 {
+		t := time.NewTimer(l.Delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index++
+	return l.FSM.Apply(&raft.Log{Index: l.index, Type: raft.LogCommand, Data: cmd}), l.index, nil
+}
+
+// Index is that of the last command.
+func (l *Local) Index() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.index
+}

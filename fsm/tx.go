@@ -1,0 +1,118 @@
+package fsm
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// tx is one command's transaction with its time and index.
+type tx struct {
+	reader
+	index     uint64
+	now       time.Time
+	state     stateRow // written at commit
+	sub       int      // events so far
+	eventsMax int
+	result    *Reservation
+}
+
+func (t *tx) put(table string, row any) { must(t.txn.Insert(table, row)) }
+
+func (t *tx) del(table string, row any) {
+	if err := t.txn.Delete(table, row); err != nil && err != memdb.ErrNotFound {
+		must(err)
+	}
+}
+
+// all collects a scan, so that the table may be written while looping.
+func all[T any](seq func(func(*T) bool)) []*T {
+	var rows []*T
+	for row := range seq {
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (t *tx) meta() (*Meta, error) {
+	m, ok := first[Meta](t.reader, tabMeta, "id", theOne)
+	if !ok {
+		return nil, ErrNotInitialized
+	}
+	return m, nil
+}
+
+func (r reader) host(id string) (*Host, error) {
+	h, ok := first[Host](r, tabHosts, "id", key(id))
+	if !ok {
+		return nil, fmt.Errorf("%w %q", ErrUnknownHost, id)
+	}
+	return h, nil
+}
+
+// hostName is for messages.
+func (r reader) hostName(id string) string {
+	if h, err := r.host(id); err == nil {
+		return h.Name
+	}
+	return id
+}
+
+func (r reader) reservation(id string) (*Reservation, error) {
+	v, ok := first[Reservation](r, tabReservations, "id", key(id))
+	if !ok {
+		return nil, fmt.Errorf("reservation %q: %w", id, ErrNotFound)
+	}
+	return v, nil
+}
+
+// touch says that the host's assignment may have changed.
+func (t *tx) touch(host string) {
+	if row, ok := first[touchedRow](t.reader, tabTouched, "id", key(host)); ok && row.Index == t.index {
+		return
+	}
+	t.put(tabTouched, &touchedRow{Host: host, Index: t.index})
+}
+
+// touchAll touches every host that has a part in the reservation.
+func (t *tx) touchAll(reservation string) {
+	for _, h := range t.involved(reservation) {
+		t.touch(h)
+	}
+}
+
+// involved returns the hosts that hold a share of the reservation, in order.
+func (r reader) involved(reservation string) []string {
+	var hosts []string
+	for b := range scan[Booking](r, tabBookings, "id", key(reservation)) {
+		hosts = append(hosts, b.Host)
+	}
+	return hosts
+}
+
+// event records something a person may want to know. The number of events is
+// bounded right here: the oldest makes room.
+func (t *tx) event(reservation, host, kind, format string, args ...any) {
+	t.put(tabEvents, &Event{
+		Index: t.index, Sub: t.sub, Time: t.now,
+		Reservation: reservation, Host: host, Kind: kind, Message: fmt.Sprintf(format, args...),
+	})
+	t.sub++
+	t.state.Events++
+	for t.state.Events > t.eventsMax {
+		for e := range from[Event](t.reader, tabEvents, "id", key(uint64(0))) {
+			t.del(tabEvents, e)
+			break
+		}
+		t.state.Events--
+	}
+}
+
+// clip bounds a text from outside.
+func clip(s string) string {
+	if len(s) > MessageBytesMax {
+		return s[:MessageBytesMax]
+	}
+	return s
+}

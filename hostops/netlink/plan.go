@@ -1,0 +1,263 @@
+package netlink
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	nl "github.com/vishvananda/netlink"
+
+	"vcn/hostops"
+)
+
+const (
+	// VLAN and VXLAN are the drivers' names.
+	VLAN  = "vlan"
+	VXLAN = "vxlan"
+
+	aliasPrefix = hostops.Mark + ":"
+	// linkGroup marks links that were created by us, from their first instant:
+	// "vcn" in ASCII.
+	linkGroup = 0x76636e
+	// tapPrefix begins the name of every tap of ours, see hostops.TapName.
+	tapPrefix = hostops.Mark + "t"
+
+	defaultMTU  = 1500
+	defaultPort = 4789 // RFC 7348 section 8
+	vniMax      = 1<<24 - 1
+	// Outer headers of VXLAN (RFC 7348 section 5): inner Ethernet 14, VXLAN 8,
+	// UDP 8, and IPv4 20 or IPv6 40.
+	overheadIPv4 = 50
+	overheadIPv6 = 70
+)
+
+func alias(reservation string) string { return aliasPrefix + reservation }
+
+// owner says whose a link is.
+type owner int
+
+const (
+	ownerForeign  owner = iota
+	ownerOurs           // of the reservation asked for
+	ownerOther          // of another reservation
+	ownerHalfMade       // ours, but its maker died before it was marked
+)
+
+func whose(l nl.Link, reservation string) owner {
+	a := l.Attrs()
+	switch {
+	case a.Alias == alias(reservation):
+		return ownerOurs
+	case strings.HasPrefix(a.Alias, aliasPrefix):
+		return ownerOther
+	case a.Alias == "" && a.Group == linkGroup:
+		return ownerHalfMade
+	}
+	return ownerForeign
+}
+
+// underlay is what the network's frames travel on.
+type underlay struct {
+	index int
+	name  string
+	mtu   int
+}
+
+// desiredPort is the link that carries the network between hosts.
+func (d *Driver) desiredPort(s hostops.NetworkSpec, u underlay) nl.Link {
+	attrs := nl.NewLinkAttrs()
+	attrs.Name = hostops.PortName(s.VLAN)
+	attrs.MTU = d.mtu(s)
+	attrs.Group = linkGroup
+	if d.driver == VLAN {
+		attrs.ParentIndex = u.index
+		return &nl.Vlan{LinkAttrs: attrs, VlanId: s.VLAN, VlanProtocol: nl.VLAN_PROTOCOL_8021Q}
+	}
+	return &nl.Vxlan{
+		LinkAttrs:    attrs,
+		VxlanId:      d.cfg.VNIBase + s.VLAN,
+		VtepDevIndex: u.index,
+		SrcAddr:      d.cfg.Local.AsSlice(),
+		Port:         d.cfg.Port,
+		Learning:     true,
+		UDPCSum:      true,
+	}
+}
+
+func (d *Driver) mtu(s hostops.NetworkSpec) int {
+	if s.MTU != 0 {
+		return s.MTU
+	}
+	return d.cfg.MTU
+}
+
+// checkMTU says which sizes do not fit, and what would.
+func (d *Driver) checkMTU(mtu int, u underlay) error {
+	overhead := 0 // the tag of 802.1Q is not counted in a link's MTU
+	if d.driver == VXLAN {
+		overhead = overheadIPv4
+		if d.cfg.Local.Is6() {
+			overhead = overheadIPv6
+		}
+	}
+	if mtu+overhead <= u.mtu {
+		return nil
+	}
+	return fmt.Errorf("network MTU %d needs %d bytes on underlay %s, which has MTU %d: raise that to %d, or set the network's to %d: %w",
+		mtu, mtu+overhead, u.name, u.mtu, mtu+overhead, u.mtu-overhead, hostops.ErrInvalid)
+}
+
+// portDiffers says why a port cannot be repaired in place; empty means that it
+// is what was wanted, up to what can be set on a living link.
+func portDiffers(have, want nl.Link) string {
+	if have.Type() != want.Type() {
+		return "it is a " + have.Type() + " link, not " + want.Type()
+	}
+	switch w := want.(type) {
+	case *nl.Vlan:
+		h := have.(*nl.Vlan)
+		switch {
+		case h.VlanId != w.VlanId:
+			return fmt.Sprintf("VLAN %d, not %d", h.VlanId, w.VlanId)
+		case h.VlanProtocol != w.VlanProtocol:
+			return fmt.Sprintf("protocol %s, not %s", h.VlanProtocol, w.VlanProtocol)
+		case h.ParentIndex != w.ParentIndex:
+			return fmt.Sprintf("on link %d, not %d", h.ParentIndex, w.ParentIndex)
+		}
+	case *nl.Vxlan:
+		h := have.(*nl.Vxlan)
+		switch {
+		case h.VxlanId != w.VxlanId:
+			return fmt.Sprintf("VNI %d, not %d", h.VxlanId, w.VxlanId)
+		case h.VtepDevIndex != w.VtepDevIndex:
+			return fmt.Sprintf("on link %d, not %d", h.VtepDevIndex, w.VtepDevIndex)
+		case !h.SrcAddr.Equal(w.SrcAddr):
+			return fmt.Sprintf("from %s, not %s", h.SrcAddr, w.SrcAddr)
+		case h.Port != w.Port:
+			return fmt.Sprintf("port %d, not %d", h.Port, w.Port)
+		case h.Learning != w.Learning:
+			return "learning is off"
+		case len(h.Group) != 0 && !h.Group.IsUnspecified():
+			return "it uses multicast group " + h.Group.String()
+		}
+	}
+	return ""
+}
+
+// zeroMAC is the forwarding entry for frames that go to everybody.
+var zeroMAC = net.HardwareAddr{0, 0, 0, 0, 0, 0}
+
+// fdbDiff compares the forwarding entries of a VXLAN link with its peers: flood
+// entries to add, and entries to hosts that are no peers (flood or learned) to
+// remove.
+func fdbDiff(have []nl.Neigh, peers []netip.Addr, local netip.Addr) (add []netip.Addr, remove []nl.Neigh) {
+	want := map[netip.Addr]bool{}
+	for _, p := range peers {
+		if p = p.Unmap(); p != local {
+			want[p] = true
+		}
+	}
+	flooded := map[netip.Addr]bool{}
+	for _, n := range have {
+		dst, ok := netip.AddrFromSlice(n.IP)
+		if !ok {
+			continue // an entry of the bridge, or without a remote
+		}
+		dst = dst.Unmap()
+		if !want[dst] {
+			remove = append(remove, n)
+		} else if slices.Equal(n.HardwareAddr, zeroMAC) {
+			flooded[dst] = true
+		}
+	}
+	for p := range want {
+		if !flooded[p] {
+			add = append(add, p)
+		}
+	}
+	slices.SortFunc(add, netip.Addr.Compare)
+	return add, remove
+}
+
+// vlanOf reads the VLAN out of a bridge's or port's name.
+func vlanOf(name string) (vlan int, bridge, ok bool) {
+	for _, prefix := range []string{hostops.Mark + "b", hostops.Mark + "v"} {
+		digits, cut := strings.CutPrefix(name, prefix)
+		if !cut {
+			continue
+		}
+		vlan, err := strconv.Atoi(digits)
+		if err != nil || hostops.CheckVLAN(vlan) != nil || strconv.Itoa(vlan) != digits {
+			continue
+		}
+		return vlan, prefix == hostops.Mark+"b", true
+	}
+	return 0, false, false
+}
+
+// summarize turns all links of a host into the networks of ours among them.
+func summarize(links []nl.Link) []hostops.Network {
+	type pair struct{ bridge, port nl.Link }
+	found := map[int]*pair{}
+	for _, l := range links {
+		vlan, bridge, ok := vlanOf(l.Attrs().Name)
+		if !ok || whose(l, "") == ownerForeign {
+			continue
+		}
+		p := found[vlan]
+		if p == nil {
+			p = &pair{}
+			found[vlan] = p
+		}
+		if bridge {
+			p.bridge = l
+		} else {
+			p.port = l
+		}
+	}
+	var out []hostops.Network
+	for vlan, p := range found {
+		n := hostops.Network{VLAN: vlan, Bridge: hostops.BridgeName(vlan)}
+		n.Reservation, n.Detail = judge(p.bridge, p.port)
+		n.Healthy = n.Detail == ""
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b hostops.Network) int { return a.VLAN - b.VLAN })
+	return out
+}
+
+// judge says whose network it is and what is wrong with it.
+func judge(bridge, port nl.Link) (reservation, detail string) {
+	for _, l := range []nl.Link{port, bridge} { // the bridge's word counts
+		if l == nil {
+			continue
+		}
+		if r, ok := strings.CutPrefix(l.Attrs().Alias, aliasPrefix); ok {
+			reservation = r
+		}
+	}
+	switch {
+	case bridge == nil:
+		return reservation, "the bridge is missing"
+	case port == nil:
+		return reservation, "the port to the other hosts is missing"
+	case bridge.Attrs().Alias == "" || port.Attrs().Alias == "":
+		return reservation, "half-made"
+	case bridge.Attrs().Alias != port.Attrs().Alias:
+		return reservation, "bridge and port belong to different reservations"
+	case bridge.Type() != "bridge":
+		return reservation, "the bridge is a " + bridge.Type() + " link"
+	case port.Attrs().MasterIndex != bridge.Attrs().Index:
+		return reservation, "the port is not on the bridge"
+	case bridge.Attrs().Flags&net.FlagUp == 0:
+		return reservation, "the bridge is down"
+	case port.Attrs().Flags&net.FlagUp == 0:
+		return reservation, "the port is down"
+	case port.Attrs().OperState == nl.OperDown || port.Attrs().OperState == nl.OperLowerLayerDown:
+		return reservation, "the underlay is down"
+	}
+	return reservation, ""
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"sort"
@@ -187,7 +188,10 @@ func (w *walker) quantity(path string, v any) any {
 
 func (w *walker) fields(path string, m map[string]any, t reflect.Type) any {
 	known := fieldTypes(t)
-	for _, key := range slices.Sorted(mapKeys(m)) {
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if len(w.errs) >= fieldErrorsMax {
+			break
+		}
 		at := key
 		if path != "" {
 			at = path + "." + key
@@ -200,16 +204,6 @@ func (w *walker) fields(path string, m map[string]any, t reflect.Type) any {
 		m[key] = w.walk(at, m[key], ft)
 	}
 	return m
-}
-
-func mapKeys(m map[string]any) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // fieldTypes is a struct's JSON names with their types, embedded structs

@@ -94,6 +94,8 @@ func TestReadSpecRefuses(t *testing.T) {
 		"a bare word":                            {"hello", `want fields: frontend`},
 		"two documents":                          {"name: a\n---\nname: b\n", "more than one YAML document"},
 		"two documents, the first on the marker": {"--- {name: a}\n--- {name: b}\n", "more than one YAML document"},
+		"a bomb of aliases":                      {aliasBomb(), "excessive aliasing"},
+		"endless depth":                          {strings.Repeat("[", 100_000), "max depth"},
 		"too much":                               {"name: " + strings.Repeat("a", SpecSizeMax), "larger than 1MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,6 +106,16 @@ func TestReadSpecRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// aliasBomb is a small document that stands for 9^9 values.
+func aliasBomb() string {
+	b, last := "a0: &a0 [x,x,x,x,x,x,x,x,x]\n", "a0"
+	for i := 1; i < 9; i++ {
+		b += fmt.Sprintf("a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat("*"+last+",", 9), ","))
+		last = fmt.Sprintf("a%d", i)
+	}
+	return b
 }
 
 func TestReadSpecReportsAllErrorsAtOnce(t *testing.T) {

@@ -173,7 +173,7 @@ func (a *app) newClient(hosts []string, ca []byte, token string) (*client.Client
 	return client.New(client.Config{Hosts: hosts, CA: ca, Token: token, OnRetry: func(host string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if !told[host] {
+		if !told[host] && !(len(hosts) == 1 && errors.Is(err, client.ErrWrongCluster)) {
 			told[host] = true
 			first, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), host+": "), "\n")
 			a.note("%s cannot serve now (%s); trying on", host, printable(first))

@@ -17,6 +17,7 @@ import (
 func Reference() []byte {
 	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }, now: time.Now, zone: time.UTC}
 	root := a.root()
+	root.InitDefaultCompletionCmd() // which running the tree does by itself
 	var b bytes.Buffer
 	b.WriteString("# vcnctl\n\nWritten by `go test ./cli -run Reference -update`; do not edit.\n\n")
 	contents(&b, root)

@@ -77,7 +77,6 @@ func (a *app) root() *cobra.Command {
 		a.hostCommand(), a.leaseCommand(), a.imageCommand(), a.rollCommand(), a.tokenCommand(),
 		a.statusCommand(), a.eventsCommand(), a.contextCommand(), a.versionCommand(),
 	)
-	root.InitDefaultCompletionCmd()
 	return root
 }
 

@@ -142,18 +142,25 @@ func (n *Node) changed() {
 	}
 }
 
+// internalOf is what a host's advert says; empty without one.
+func (g *gossip) internalOf(hostID string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if h := g.hosts[hostID]; h != nil {
+		return h.advert.Internal
+	}
+	return ""
+}
+
 // addressOf is where a host's listener is: by its advert, else by the
 // replicated state, else by the Raft configuration.
 func (n *Node) addressOf(hostID string) (string, error) {
 	if hostID == n.cfg.HostID {
 		return n.raftAddr.addr, nil
 	}
-	n.gossip.mu.Lock()
-	if h := n.gossip.hosts[hostID]; h != nil && h.packed != nil && h.advert.Internal != "" {
-		n.gossip.mu.Unlock()
-		return h.advert.Internal, nil
+	if addr := n.gossip.internalOf(hostID); addr != "" {
+		return addr, nil
 	}
-	n.gossip.mu.Unlock()
 	for _, k := range n.knownHosts() {
 		if k.ID == hostID && k.Internal != "" {
 			return k.Internal, nil

@@ -143,15 +143,28 @@ func TestDeadVoterIsReplacedByTheSpare(t *testing.T) {
 		// It comes back with old data, is told to stop, and is a follower.
 		dead.restart()
 		w.eventually("the old voter to be a follower", 30*time.Second, func() bool {
-			return dead.Role() == RoleNone && dead.disk.aside == 1
+			return dead.Role() == RoleNone && dead.disk.timesAside() == 1
 		})
 		w.wantRoles(3, 1, 5*time.Second)
 		w.same(5 * time.Second)
 	})
 }
 
+func known(cordoned string) []KnownHost {
+	var out []KnownHost
+	for _, id := range []string{"h1", "h2", "h3"} {
+		out = append(out, KnownHost{ID: id, NeverPeer: id == cordoned})
+	}
+	return out
+}
+
 func TestPeerThatComesBackAppliesNothingTwice(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
+		var cordoned atomic.Pointer[string]
+		cordoned.Store(new(string))
+		w.config = func(c *Config) {
+			c.KnownHosts = func() []KnownHost { return known(*cordoned.Load()) }
+		}
 		for range 3 {
 			w.add()
 		}
@@ -164,19 +177,11 @@ func TestPeerThatComesBackAppliesNothingTwice(t *testing.T) {
 			}
 		}
 		w.same(time.Second)
-		// As if it were cordoned: out of the group, its process and state machine live on.
-		cordon := atomic.Bool{}
-		for _, h := range w.hosts {
-			h.cfg.KnownHosts = nil
-		}
-		l := w.leader()
-		l.Node.cfg.KnownHosts = func() []KnownHost {
-			return []KnownHost{{ID: out.cfg.HostID, NeverPeer: cordon.Load()}}
-		}
-		cordon.Store(true)
+		// Cordoned: out of the group, its process and state machine live on.
+		cordoned.Store(&out.cfg.HostID)
 		w.eventually("it to be a follower", 30*time.Second, func() bool { return out.Role() == RoleNone })
 		w.commit("two", time.Second)
-		cordon.Store(false)
+		cordoned.Store(new(string))
 		w.wantRoles(3, 0, 30*time.Second)
 		w.commit("three", time.Second)
 		w.same(5 * time.Second)

@@ -85,6 +85,9 @@ type ImagesConfig struct {
 	Dir   string `json:"dir,omitempty"`   // default DataDir/images
 	Cache string `json:"cache,omitempty"` // packages and base trees; default DataDir/cache
 	Init  string `json:"init,omitempty"`  // the guests' init; default vcn-init beside vcnd
+	// FetchNetns is the path of the network namespace from which the package
+	// sources are reached, where it is not vcnd's own.
+	FetchNetns string `json:"fetchNetns,omitempty"`
 }
 
 // LibvirtConfig is how to reach the hypervisor.

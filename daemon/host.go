@@ -59,7 +59,9 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 	d.networks = nw
 	driver, why := nw.Driver()
 	log.Info("cluster networks", "driver", driver, "why", why)
-	if d.images, err = images.New(images.Config{Dir: c.Images.Dir, CacheDir: c.Images.Cache, InitPath: c.Images.Init, Log: log.With("room", "images")}); err != nil {
+	if d.images, err = images.New(images.Config{
+		Dir: c.Images.Dir, CacheDir: c.Images.Cache, InitPath: c.Images.Init, FetchNetns: c.Images.FetchNetns, Log: log.With("room", "images"),
+	}); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), d.domains.Close())
 	}
 	if c.Has(api.ClassStorage) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,9 @@ const (
 	idleConnTimeMax   = 2 * time.Minute
 	memoryLimitBytes  = 2 << 30 // soft: the garbage collector works harder before
 	workerDelayTCG    = 4 * time.Second
+	// niceness puts vcnd before the guests, which are children of libvirtd: a
+	// host that is busy with them must not lose its place in the Raft group.
+	niceness = -10
 )
 
 // Daemon is one running vcnd.
@@ -62,6 +66,9 @@ type Daemon struct {
 // when something that it cannot do without fails.
 func Run(ctx context.Context, c Config, confPath string, log *slog.Logger) error {
 	debug.SetMemoryLimit(memoryLimitBytes)
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness); err != nil {
+		log.Warn("guests and vcnd share processors alike: cannot raise our priority", "err", err)
+	}
 	id, err := loadIdentity(c.DataDir)
 	if err != nil {
 		return err
@@ -96,8 +103,10 @@ func (d *Daemon) build() error {
 	d.ctl, err = control.New(control.Config{
 		Applier: d.node, State: d.state, Members: controlMembers{d.node}, Catalog: d.catalog, Changed: d.members,
 		Errors: control.Errors{
-			NotLeader: func(err error) bool { return errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoLeader) },
-			Unknown:   func(err error) bool { return errors.Is(err, cluster.ErrOutcomeUnknown) },
+			NotLeader: func(err error) bool {
+				return errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoLeader)
+			},
+			Unknown: func(err error) bool { return errors.Is(err, cluster.ErrOutcomeUnknown) },
 		},
 		Log: d.log.With("room", "control"),
 	})
@@ -360,4 +369,3 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	}
 }
-

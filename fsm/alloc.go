@@ -49,17 +49,6 @@ func (r reader) next(p pool, last string, n int) ([]string, error) {
 	return out, nil
 }
 
-func (v *View) one(p pool, err error, last string) (string, error) {
-	if err != nil {
-		return "", err
-	}
-	got, err := v.next(p, last, 1)
-	if err != nil {
-		return "", err
-	}
-	return got[0], nil
-}
-
 func (v *View) pools() (Pools, error) {
 	m, ok := v.Meta()
 	if !ok {
@@ -69,16 +58,20 @@ func (v *View) pools() (Pools, error) {
 }
 
 // AllocVLAN returns the next free VLAN.
-func (v *View) AllocVLAN() (int, error) {
-	p, err := v.pools()
+func (v *View) AllocVLAN() (int, error) { return only(v.AllocVLANs(1)) }
+
+// AllocSubnet returns the next free subnet as a CIDR.
+func (v *View) AllocSubnet() (string, error) { return only(v.AllocSubnets(1)) }
+
+// AllocPublic returns the next free public address.
+func (v *View) AllocPublic() (string, error) { return only(v.AllocPublics(1)) }
+
+func only[T any](list []T, err error) (T, error) {
 	if err != nil {
-		return 0, err
+		var zero T
+		return zero, err
 	}
-	s, err := v.one(p.vlans(), nil, strconv.Itoa(v.st.LastVLAN))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(s)
+	return list[0], nil
 }
 
 // FreeVLANs counts the free ones.
@@ -92,26 +85,6 @@ func (v *View) FreeVLANs() int {
 		n--
 	}
 	return n
-}
-
-// AllocSubnet returns the next free subnet as a CIDR.
-func (v *View) AllocSubnet() (string, error) {
-	p, err := v.pools()
-	if err != nil {
-		return "", err
-	}
-	sp, err := p.subnets()
-	return v.one(sp, err, v.st.LastSubnet)
-}
-
-// AllocPublic returns the next free public address.
-func (v *View) AllocPublic() (string, error) {
-	p, err := v.pools()
-	if err != nil {
-		return "", err
-	}
-	pp, err := p.publics()
-	return v.one(pp, err, v.st.LastPublic)
 }
 
 // AllocMACs returns the next n free MAC addresses, each different.

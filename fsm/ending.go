@@ -136,9 +136,9 @@ func (e *edit) holdBack(waiting []string) {
 }
 
 // close ends the reservation for good and frees everything it held. Nothing of
-// it may be left on any host.
+// it may be left on any host, and none is assigned anything of it, so that no
+// assignment changes here.
 func (t *tx) close(r *Reservation) {
-	t.touchAll(r.ID)
 	for _, l := range all(scan[Lease](t.reader, tabLeases, "reservation", key(r.ID))) {
 		t.del(tabLeases, l)
 	}

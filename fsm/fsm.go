@@ -179,12 +179,13 @@ func (f *FSM) WatchIndex(ctx context.Context, after uint64) uint64 {
 	}
 }
 
-// WatchHost waits until the version of the host's assignment differs from
-// after, or ctx ends, and returns a view that was current then.
+// WatchHost waits until the version of the host's assignment is above after, or
+// ctx ends, and returns a view that was current then. Versions only rise, so a
+// state that lags behind what the asker has seen waits until it has caught up.
 func (f *FSM) WatchHost(ctx context.Context, host string, after uint64) *View {
 	return f.watch(ctx, tabTouched, key(host), func(raw any) bool {
 		row, ok := raw.(*touchedRow)
-		return ok && row.Index != after || !ok && after != 0
+		return ok && row.Index > after
 	})
 }
 

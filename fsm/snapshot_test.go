@@ -100,12 +100,24 @@ func TestDamagedSnapshotIsRefusedAndChangesNothing(t *testing.T) {
 func TestEveryByteOfASnapshotCounts(t *testing.T) {
 	w := busy(t)
 	good := w.bytes()
-	for at := 0; at < len(good); at += max(1, len(good)/300) {
+	for at := 0; at < len(good); at += max(1, len(good)/150) {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1
 		if err := New(quiet()).Restore(io.NopCloser(bytes.NewReader(bad))); err == nil {
 			t.Fatalf("bit flipped at %d of %d was not noticed: %q", at, len(good), bad[max(0, at-20):min(len(bad), at+20)])
 		}
+	}
+}
+
+func TestSnapshotOfAnotherClusterIsRefused(t *testing.T) {
+	w := busy(t)
+	other := newWorld(t)
+	init := sampleInit()
+	init.Meta.ClusterID = "cl-2"
+	other.must(init)
+	err := w.f.Restore(io.NopCloser(bytes.NewReader(other.bytes())))
+	if !errors.Is(err, ErrSnapshot) || !strings.Contains(err.Error(), "cl-2") {
+		t.Fatalf("error %v", err)
 	}
 }
 

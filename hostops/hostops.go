@@ -94,8 +94,9 @@ type Domain struct {
 // Domains runs virtual machines.
 type Domains interface {
 	// Ensure defines the domain and starts it if it is not running. A running
-	// domain of the same generation is left alone, whatever else differs; an
-	// older generation is destroyed first.
+	// domain of the same generation is left alone, whatever else differs, and
+	// one that stopped on an I/O error goes on; an older generation is
+	// destroyed first, a newer one is ErrStale.
 	Ensure(ctx context.Context, s DomainSpec) error
 	// Stop asks the guest to power off and destroys it after grace. The
 	// definition stays.
@@ -103,8 +104,9 @@ type Domains interface {
 	// Remove destroys and undefines, and forgets its secrets.
 	Remove(ctx context.Context, reservation, node string) error
 	List(ctx context.Context) ([]Domain, error)
-	// Watch sends a value (coalesced) whenever List may have changed, until
-	// ctx ends. It survives a restart of the hypervisor's daemon.
+	// Watch sends a value (coalesced) at once, and whenever List may have
+	// changed, until ctx or the driver ends; then the channel is closed. It
+	// survives a restart of the hypervisor's daemon.
 	Watch(ctx context.Context) <-chan struct{}
 	Close() error
 }
@@ -130,7 +132,8 @@ type Network struct {
 type Networks interface {
 	// Driver names the driver in use and why it was chosen.
 	Driver() (name, why string)
-	// Ensure makes or repairs the network and returns its bridge.
+	// Ensure makes or repairs the network and returns its bridge. A VLAN that
+	// carries another reservation here is ErrBusy until that is removed.
 	Ensure(ctx context.Context, s NetworkSpec) (bridge string, err error)
 	// Remove takes down the network, with every tap still on its bridge.
 	Remove(ctx context.Context, vlan int) error

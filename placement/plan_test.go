@@ -68,7 +68,7 @@ func TestPlanPlacesBy(t *testing.T) {
 			bookings: []Booking{{"c1", hour(12), hour(13), 5, 0, 0}}, want: "g1 c2"},
 		{name: "bookings one after another do not add up", req: request(5, Pack),
 			bookings: []Booking{
-				{"c2", hour(9), hour(12), 4, 0, 0}, {"c2", hour(12), hour(17), 4, 0, 0},
+				{"c2", hour(12), hour(17), 4, 0, 0}, {"c2", hour(9), hour(12), 4, 0, 0},
 				{"g1", hour(9), hour(13), 2, 0, 0}, {"g1", hour(13), hour(17), 2, 0, 0}},
 			want: "g1 c2 c3 c3 c1 c1"},
 		{name: "a store whose cores and memory are overbooked takes volumes", req: request(1, Spread),
@@ -100,18 +100,42 @@ func TestPlanPlacesBy(t *testing.T) {
 }
 
 func TestPlanFindsTheGatewayThatLeavesRoomForWorkers(t *testing.T) {
-	hosts := []Host{
-		{ID: "a", Gateway: true, Compute: true, Storage: true, CPUs: 8, MemoryBytes: 64 * gib, StorageBytes: 999 * gib},
-		{ID: "b", Gateway: true, CPUs: 4, MemoryBytes: 4 * gib},
-	}
 	r := Request{From: hour(9), Until: hour(10), Nodes: []NodeRequest{
 		{Name: "frontend", Frontend: true, CPUs: 1, MemoryBytes: gib, DiskBytes: gib},
 		{Name: "compute-0", CPUs: 8, MemoryBytes: gib, DiskBytes: gib}}}
-	for _, policy := range []Policy{Spread, Pack} {
-		r.Policy = policy
-		p, err := New(hosts, nil).Plan(r)
-		if err != nil || hostsOf(p) != "b a" {
-			t.Errorf("%s: %v, %v", policy, p, err)
+	// With a small b spreading would take a, with a large one packing would.
+	for _, cpus := range []int{4, 64} {
+		hosts := []Host{
+			{ID: "a", Gateway: true, Compute: true, Storage: true, CPUs: 8, MemoryBytes: 64 * gib, StorageBytes: 999 * gib},
+			{ID: "b", Gateway: true, CPUs: cpus, MemoryBytes: int64(cpus) * gib},
+		}
+		for _, policy := range []Policy{Spread, Pack} {
+			r.Policy = policy
+			p, err := New(hosts, nil).Plan(r)
+			if err != nil || hostsOf(p) != "b a" {
+				t.Errorf("%s, %d cores: %v, %v", policy, cpus, p, err)
+			}
+		}
+	}
+}
+
+func TestPlanFitsMixedShapes(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		policy Policy
+		host   int // cores of each of two hosts
+		nodes  []int
+	}{
+		{"spread falls back to packing", Spread, 6, []int{3, 3, 2, 2, 2}},
+		{"large before small", Pack, 4, []int{1, 1, 3, 3}},
+	} {
+		hosts := []Host{{ID: "a", Compute: true, Storage: true, CPUs: tc.host}, {ID: "b", Compute: true, CPUs: tc.host}}
+		r := Request{From: hour(9), Until: hour(10), Policy: tc.policy}
+		for i, n := range tc.nodes {
+			r.Nodes = append(r.Nodes, NodeRequest{Name: fmt.Sprint(i), CPUs: n})
+		}
+		if _, err := New(hosts, nil).Plan(r); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
 }

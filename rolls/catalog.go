@@ -41,7 +41,8 @@ func NewCatalog(rolls ...*Roll) (*Catalog, error) {
 	return c, nil
 }
 
-// LoadAll loads every directory below dir that has a roll.yaml.
+// LoadAll loads every directory in dir as a roll. Each is called as its roll, or
+// as name@version.
 func LoadAll(fsys fs.FS, dir string) (*Catalog, error) {
 	des, err := fs.ReadDir(fsys, dir)
 	if err != nil {
@@ -55,6 +56,9 @@ func LoadAll(fsys fs.FS, dir string) (*Catalog, error) {
 		r, err := Load(fsys, dir+"/"+de.Name())
 		if err != nil {
 			return nil, err
+		}
+		if n := de.Name(); n != r.Name && n != r.ID() {
+			return nil, fmt.Errorf("load %w", &FieldError{Roll: n, Field: "name", Value: r.Name, Want: "the directory's name"})
 		}
 		rolls = append(rolls, r)
 	}

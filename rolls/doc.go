@@ -48,7 +48,7 @@
 // Seed sources and Ready commands are text/template; an unknown field or key is
 // an error. Data: .Cluster (ID, Name, Project, Subnet), .Node, .Frontend,
 // .Workers, .Nodes ([]Node), .Users ([]User), and with forEach: user, .User.
-// Functions: see docs/rolls.md and funcs in render.go.
+// Functions: see docs/rolls.md, and funcs.go.
 //
 // # Decisions and trade-offs
 //

@@ -12,7 +12,7 @@ import (
 // Names on the seed ISO.
 const (
 	SeedLabel    = "VCNSEED"     // volume label
-	SeedTarName  = "seed.tar"    //
+	SeedTarName  = "seed.tar"    // what Render returned
 	SeedHashName = "seed.sha256" // hex SHA-256 of seed.tar, newline
 )
 

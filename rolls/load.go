@@ -21,7 +21,7 @@ const (
 	FilesMax           = 256      // files in its directory
 	ListMax            = 512      // entries in any list of roll.yaml
 	SecretBytesMax     = 4096     // a random secret
-	SecretBytesDefault = 32       //
+	SecretBytesDefault = 32       // where bytes is not given
 )
 
 const rollFile = "roll.yaml"

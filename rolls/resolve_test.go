@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -77,6 +78,7 @@ func TestResolveRefusesAndSaysWhy(t *testing.T) {
 			"resolve rolls: no such roll: cc: there is a, b (wanted by a → b → cc)"},
 		{"a pinned requirement that is not there", []*Roll{simple("a", "1", "b@2"), simple("b", "1")}, []string{"a"}, ErrMissing,
 			"resolve rolls: no such roll: b@2: there is 1 (wanted by a → b@2)"},
+		{"the first of two missing ones by name, however written", []*Roll{simple("x", "1", "nz", "na")}, []string{"x"}, ErrMissing, "(wanted by x → na)"},
 		{"no name", []*Roll{simple("a", "1")}, []string{"A b"}, ErrInvalid, `"A b": want name or name@version`},
 		{"a cycle", []*Roll{simple("a", "1", "b"), simple("b", "1", "c"), simple("c", "1", "b")}, []string{"a"}, ErrCycle,
 			"resolve rolls: rolls require each other: b → c → b (wanted by a → b)"},
@@ -127,6 +129,20 @@ func TestResolveKnowsTheAppliancesOfItsRolls(t *testing.T) {
 func TestCatalogRefusesTheSameTwice(t *testing.T) {
 	if _, err := NewCatalog(simple("a", "1"), simple("a", "1.0")); !errors.Is(err, ErrDuplicate) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestLoadAllWantsDirectoriesCalledAsTheirRolls(t *testing.T) {
+	roll := &fstest.MapFile{Data: []byte(minimal)}
+	c, err := LoadAll(fstest.MapFS{"d/mini/roll.yaml": roll, "d/README": {}}, "d")
+	if err != nil || len(c.Rolls()) != 1 {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if _, err := LoadAll(fstest.MapFS{"d/maxi/roll.yaml": roll}, "d"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a roll in another's directory: %v", err)
+	}
+	if _, err := LoadAll(fstest.MapFS{"d/mini/roll.yaml": roll, "d/mini@1/roll.yaml": roll}, "d"); !errors.Is(err, ErrDuplicate) {
+		t.Errorf("one roll twice: %v", err)
 	}
 }
 

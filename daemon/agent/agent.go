@@ -18,8 +18,9 @@ import (
 
 // Source is where assignments come from and reports go to: a Raft peer.
 type Source interface {
-	// Assignment returns the host's assignment once its index is above after,
-	// or the unchanged one when the server's wait has run out.
+	// Assignment returns the host's assignment once its version is above after,
+	// or the unchanged one when the server's wait has run out. With after 0 it
+	// returns at once, and what it returns is no older than the call.
 	Assignment(ctx context.Context, after uint64) (fsm.Assignment, error)
 	Report(ctx context.Context, r fsm.HostReport) error
 	// Image opens the image stream of a host that has it.
@@ -59,7 +60,9 @@ const (
 	retryFirst      = 500 * time.Millisecond
 	retryMax        = 30 * time.Second
 	reportTimeout   = 10 * time.Second
-	reportGapMin    = 50 * time.Millisecond // bounds the log entries a busy host makes
+
+	assignmentRetryMax = 5 * time.Second
+	reportGapMin       = 50 * time.Millisecond // bounds the log entries a busy host makes
 )
 
 // Agent runs the reconcile loop. Make one with New, run it with Run.
@@ -162,48 +165,53 @@ func (a *Agent) poke() {
 	}
 }
 
-// pollAssignments long-polls and hands each new assignment to the loop.
+// pollAssignments long-polls and hands each new assignment to the loop. The
+// first one since the start comes from the leader (after 0). Versions only
+// rise, also over restarts: a lower one than ever seen is a peer that lags
+// behind, and to act on it would remove what it does not know yet.
 func (a *Agent) pollAssignments(ctx context.Context) {
-	after := uint64(0) // the first answer since the start is always taken
+	after := uint64(0)
 	wait := retryFirst
 	for ctx.Err() == nil {
 		as, err := a.cfg.Source.Assignment(ctx, after)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			a.log.Warn("poll assignment", "err", err)
-			sleep(ctx, wait)
-			wait = min(2*wait, 5*time.Second)
-			continue
-		}
-		wait = retryFirst
-		if as.Host != a.cfg.HostID {
+		case as.Host != a.cfg.HostID:
 			a.log.Error("assignment is for another host", "host", as.Host)
-			sleep(ctx, retryMax)
+		case as.Version < a.seenVersion():
+			a.log.Warn("assignment is older than the one held", "version", as.Version, "held", a.seenVersion())
+		case after > 0 && as.Version <= after:
+			continue // the long poll ended without a change
+		default:
+			// A host that has never had anything has version 0; asking after 1
+			// is a long poll all the same.
+			wait, after = retryFirst, max(as.Version, 1)
+			a.take(as)
 			continue
 		}
-		a.mu.Lock()
-		fresh := !a.live || as.Index != a.assign.Index
-		if as.Index < a.assign.Index && a.live {
-			fresh = false // a peer that lags behind what we have seen
-		}
-		if fresh {
-			a.assign, a.live = as, true
-		}
-		a.mu.Unlock()
-		if !fresh {
-			if as.Index < after {
-				sleep(ctx, wait)
-			}
-			continue
-		}
-		after = as.Index
-		if err := saveAssignment(a.assignmentPath(), as); err != nil {
-			a.log.Error("keep assignment", "err", err)
-		}
-		a.poke()
+		sleep(ctx, wait)
+		wait = min(2*wait, assignmentRetryMax)
 	}
+}
+
+func (a *Agent) seenVersion() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.assign.Version
+}
+
+// take makes an assignment the one to reconcile with, and keeps it.
+func (a *Agent) take(as fsm.Assignment) {
+	a.mu.Lock()
+	a.assign, a.live = as, true
+	a.mu.Unlock()
+	if err := saveAssignment(a.assignmentPath(), as); err != nil {
+		a.log.Error("keep assignment", "err", err)
+	}
+	a.poke()
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -245,7 +253,7 @@ func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
 		a.cfg.OnImages(seen.wholeImages())
 	}
 	if live {
-		rep.set(fsm.HostReport{Host: a.cfg.HostID, Applied: as.Index, Objects: objects})
+		rep.set(fsm.HostReport{Host: a.cfg.HostID, Applied: as.Version, Objects: objects})
 	}
 	return next
 }

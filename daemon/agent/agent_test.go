@@ -49,7 +49,7 @@ func (p *peer) Assignment(ctx context.Context, after uint64) (fsm.Assignment, er
 		if down != nil {
 			return fsm.Assignment{}, down
 		}
-		if a.Index > after {
+		if a.Version > after {
 			return a, nil
 		}
 		select {
@@ -177,7 +177,7 @@ func (r *rig) cluster(index, generation uint64) fsm.Assignment {
 	node := fsm.Node{Name: "frontend", Role: api.RoleFrontend, Appliance: "frontend", CPUs: 1, MemoryBytes: 1 << 29,
 		PrivateMAC: "02:76:63:00:00:01", PrivateIP: "10.64.0.1", PublicMAC: "02:76:63:00:00:02", PublicIP: "192.0.2.10"}
 	return fsm.Assignment{
-		Index: index, Host: "h1",
+		Version: index, Host: "h1",
 		Networks: []fsm.NetworkWork{{Reservation: res, VLAN: 100}},
 		Volumes:  []fsm.VolumeWork{{ID: volumeID, Reservation: res, Node: "frontend", SizeBytes: 4 << 30, Recipe: r.image.Recipe, ImageDigest: r.image.Digest, Generation: generation}},
 		Nodes: []fsm.NodeWork{{Reservation: res, Node: "frontend", Generation: generation, CPUs: 1, MemoryBytes: 1 << 29, VLAN: 100,
@@ -224,7 +224,7 @@ func TestAssignedClusterIsMadeReportedReadyAndRemovedWhenDropped(t *testing.T) {
 				t.Errorf("%s is %s, want ready", kind, s)
 			}
 		}
-		r.peer.set(fsm.Assignment{Index: 2, Host: "h1"})
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
 		r.await("everything to go", func() bool {
 			return r.nothingLeft() && r.peer.stateOf(fsm.KindNode)+r.peer.stateOf(fsm.KindVolume)+r.peer.stateOf(fsm.KindNetwork) == "absentabsentabsent"
 		})
@@ -242,7 +242,7 @@ func TestNothingIsRemovedBeforeAPeerHasAnswered(t *testing.T) {
 		r.await("the node to be ready", func() bool { return r.peer.stateOf(fsm.KindNode) == fsm.ObjReady })
 		r.end()
 		// A restart alone, with a kept assignment that says less than the host holds.
-		if err := saveAssignment(filepath.Join(r.dir, "assignment.json"), fsm.Assignment{Index: 1, Host: "h1"}); err != nil {
+		if err := saveAssignment(filepath.Join(r.dir, "assignment.json"), fsm.Assignment{Version: 1, Host: "h1"}); err != nil {
 			t.Fatal(err)
 		}
 		r.peer.down = errors.New("no peer answers")
@@ -255,9 +255,30 @@ func TestNothingIsRemovedBeforeAPeerHasAnswered(t *testing.T) {
 		r.peer.mu.Lock()
 		r.peer.down = nil
 		r.peer.mu.Unlock()
-		r.peer.set(fsm.Assignment{Index: 2, Host: "h1"})
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
 		r.await("removal on a peer's word", r.nothingLeft)
 		r.end()
+	})
+}
+
+func TestAssignmentOfAPeerThatLagsBehindIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fake.Config{})
+		r.start()
+		r.peer.set(r.cluster(7, 1))
+		r.await("the node to be ready", func() bool { return r.peer.stateOf(fsm.KindNode) == fsm.ObjReady })
+		r.end()
+		// After the restart a peer answers that has not heard of the cluster yet.
+		r.peer.set(fsm.Assignment{Version: 6, Host: "h1"})
+		r.start()
+		defer r.end()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		d, err := r.host.Domains().List(t.Context())
+		v, err2 := r.host.Volumes().List(t.Context())
+		if err != nil || err2 != nil || len(d) != 1 || len(v) != 1 {
+			t.Fatalf("domains %+v, %v, volumes %+v, %v: want the node and its disk untouched", d, err, v, err2)
+		}
 	})
 }
 
@@ -305,7 +326,7 @@ func TestStepThatStillRunsCountsAsHeldUntilItHasEnded(t *testing.T) {
 		r.peer.set(r.cluster(1, 1))
 		r.await("the clone to be reported", func() bool { return r.peer.stateOf(fsm.KindVolume) == fsm.ObjWorking })
 		began := time.Now()
-		r.peer.set(fsm.Assignment{Index: 2, Host: "h1"})
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
 		r.await("everything to go", func() bool { return r.nothingLeft() && r.peer.stateOf(fsm.KindVolume) == "absent" })
 		if took := time.Since(began); took > time.Minute {
 			t.Errorf("the unwanted clone was waited for, %v: want it cancelled", took)
@@ -384,7 +405,7 @@ func TestDeadHypervisorKeepsTheAgentFromActingAndItRecovers(t *testing.T) {
 		r.peer.set(r.cluster(1, 1))
 		r.await("the node to be ready", func() bool { return r.peer.stateOf(fsm.KindNode) == fsm.ObjReady })
 		r.host.Fail("Domains.List", 1000, errors.New("connection refused"))
-		r.peer.set(fsm.Assignment{Index: 2, Host: "h1"})
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n, err := r.host.Networks().List(t.Context()); err != nil || len(n) != 1 {

@@ -75,8 +75,13 @@ type reporter struct {
 	wake chan struct{}
 }
 
-// reportAgain is how long an unchanged report stays unsent.
-const reportAgain = time.Minute
+const (
+	// reportAgain is how long an unchanged report stays unsent.
+	reportAgain = time.Minute
+	// progressEvery is how often a report is sent that differs only in what
+	// steps say of their progress.
+	progressEvery = time.Second
+)
 
 func newReporter(source Source, log *slog.Logger) *reporter {
 	return &reporter{source: source, log: log, wake: make(chan struct{}, 1)}
@@ -95,7 +100,8 @@ func (r *reporter) set(rep fsm.HostReport) {
 
 // run sends changed reports until ctx ends.
 func (r *reporter) run(ctx context.Context) {
-	sent, wait := "", retryFirst
+	sent, states, wait := "", "", retryFirst
+	var sentAt time.Time
 	again := time.NewTicker(reportAgain)
 	defer again.Stop()
 	for {
@@ -114,11 +120,16 @@ func (r *reporter) run(ctx context.Context) {
 			if rep.Host == "" || sum == sent {
 				break
 			}
+			now := digest(withoutProgress(rep))
+			if due := sentAt.Add(progressEvery); now == states && sent != "" && time.Now().Before(due) {
+				sleep(ctx, min(time.Until(due), reportGapMin)) // a real change may come meanwhile
+				continue
+			}
 			sctx, cancel := context.WithTimeout(ctx, reportTimeout)
 			err := r.source.Report(sctx, rep)
 			cancel()
 			if err == nil {
-				sent, wait = sum, retryFirst
+				sent, states, wait, sentAt = sum, now, retryFirst, time.Now()
 				sleep(ctx, reportGapMin)
 				continue
 			}
@@ -127,4 +138,15 @@ func (r *reporter) run(ctx context.Context) {
 			wait = min(2*wait, 2*time.Second)
 		}
 	}
+}
+
+// withoutProgress is the report without the words of running steps.
+func withoutProgress(r fsm.HostReport) fsm.HostReport {
+	r.Objects = slices.Clone(r.Objects)
+	for i := range r.Objects {
+		if r.Objects[i].State == fsm.ObjWorking {
+			r.Objects[i].Message = ""
+		}
+	}
+	return r
 }

@@ -73,9 +73,13 @@ func NewToken(clusterID string, caPEM []byte, kind api.TokenKind) (text string, 
 
 // RevokeToken removes a token.
 func (c *Control) RevokeToken(ctx context.Context, id string) error {
+	missing := &api.Problem{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: "there is no token " + id, Next: "vcnctl token list shows those there are"}
+	if _, ok := c.cfg.State.View().TokenByID(id); !ok {
+		return missing // what is known to be refused need not go into the log
+	}
 	_, err := c.apply(ctx, fsm.TokenRevoke{ID: id})
 	if errors.Is(err, fsm.ErrNotFound) {
-		return &api.Problem{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: "there is no token " + id, Next: "vcnctl token list shows those there are"}
+		return missing
 	}
 	return err
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"vcn/api"
-	"vcn/cluster/pki"
 	"vcn/daemon/control/controltest"
 	"vcn/fsm"
 )
@@ -393,6 +392,20 @@ func TestReplanIsBounded(t *testing.T) {
 	reserve(t, r, controltest.Spec("lab", 1)) // what failed holds nothing back
 }
 
+func TestCapacityGivenBackIsUsedAtOnce(t *testing.T) {
+	r := controltest.New(t, controltest.Options{Hosts: 1, CPUs: 2})
+	spec := controltest.Spec("one", 1)
+	spec.Slot = api.Slot{Start: time.Now().Add(time.Hour).UTC().Format(time.RFC3339), For: "1h"}
+	for i := range 5 {
+		res := reserve(t, r, spec)
+		_, err := r.Control.Reserve(t.Context(), func() api.Spec { s := spec; s.Name = "two"; return s }(), "", "op", "")
+		problem(t, err, api.CodeNoFit)
+		if _, err := r.Control.Release(t.Context(), res.ID, "op"); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+}
+
 func TestDryRunSaysWhatWouldBeAndChangesNothing(t *testing.T) {
 	r := controltest.New(t, controltest.Options{})
 	before := r.Applier.Index()
@@ -426,64 +439,6 @@ func TestReleaseWinsAndRepeats(t *testing.T) {
 	}
 	_, err := r.Control.Release(t.Context(), "no-such", "op")
 	problem(t, err, api.CodeNotFound)
-}
-
-func TestTokens(t *testing.T) {
-	r := controltest.New(t, controltest.Options{})
-	tok, err := r.Control.CreateToken(t.Context(), api.TokenRequest{Kind: api.TokenProject, Project: "studio"}, "op")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := api.ParseToken(tok.Secret)
-	if err != nil || text.CAFingerprint != pki.Fingerprint(r.CA.CertPEM) || text.ClusterID != "cluster-1" || text.ID != tok.ID {
-		t.Errorf("token is %+v, %v", text, err)
-	}
-	row, ok := r.FSM.View().TokenByID(tok.ID)
-	if !ok || !bytes.Equal(row.Hash, api.HashToken(tok.Secret)) || row.Expires.Sub(row.Created).Round(time.Hour) != 90*24*time.Hour {
-		t.Errorf("row is %+v", row)
-	}
-	if _, err := r.Control.CreateToken(t.Context(), api.TokenRequest{Kind: "king"}, "op"); err == nil {
-		t.Error("a token of kind king was made")
-	}
-	if err := r.Control.RevokeToken(t.Context(), tok.ID); err != nil {
-		t.Error(err)
-	}
-	problem(t, r.Control.RevokeToken(t.Context(), tok.ID), api.CodeNotFound)
-}
-
-func TestSignJoin(t *testing.T) {
-	r := controltest.New(t, controltest.Options{})
-	csr, key, err := pki.NewCSR("host-new", "hn")
-	if err != nil {
-		t.Fatal(err)
-	}
-	req := api.JoinRequest{HostID: "host-new", Name: "hn", CSR: string(csr)}
-	res, err := r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := pki.ParseCert([]byte(res.Cert))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cluster, host, err := pki.ParseIdentity(cert); cluster != "cluster-1" || host != "host-new" || err != nil {
-		t.Errorf("identity is %s %s %v", cluster, host, err)
-	}
-	if err := cert.VerifyHostname("10.9.0.77"); err != nil {
-		t.Error(err)
-	}
-	if res.CA != string(r.CA.CertPEM) || len(res.Peers) != 3 || res.GossipKey == "" || strings.Contains(res.Cert, string(key)) {
-		t.Errorf("answer is %+v", res)
-	}
-	req.HostID, req.Name = controltest.HostID(0), "hn"
-	_, err = r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
-	problem(t, err, api.CodeConflict)
-	req.HostID, req.Name = "host-new", "h1"
-	_, err = r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
-	problem(t, err, api.CodeConflict)
-	req.Name, req.CSR = "hn", "no request"
-	_, err = r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
-	problem(t, err, api.CodeInvalid)
 }
 
 func TestNoSecretInDryRun(t *testing.T) {

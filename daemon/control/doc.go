@@ -30,11 +30,14 @@
 //     planners see the same free VLAN, so of 64 concurrent ones 63 fail in the
 //     first round. Conflicts still happen, when something other than a
 //     reservation moved the state; then the plan is placed again, replanTriesMax times.
+//   - The inventory that plans are placed on is kept for a second and added to by
+//     each plan, because making one walks every booking; see inventoryKept for
+//     why that is safe.
 //   - Apply re-checks everything. The lock and the in-flight list are only a
 //     means to propose well.
 //   - Identifiers of what runs in parallel are random (UUID version 7, RFC 9562);
-//     scarce ones (VLAN, subnet, address, MAC) are the lowest free, and a VLAN that has just been given back
-//     is as good as any.
+//     scarce ones (VLAN, subnet, address, MAC) are the next free after the last one given
+//     (fsm's allocators), so that one just given back rests.
 //   - The lead time has a fixed formula with a factor learned from what is in the
 //     state (see lead.go), so that every leader plans alike.
 //   - home, where given, is added to the frontend's disk: the shared home is a part of

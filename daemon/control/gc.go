@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// gcEvery is the pace of looking after image builds.
+	// gcEvery is the pace of looking after image builds, while there are any.
 	gcEvery = 2 * time.Second
+	// gcIdle is how long it sleeps while the state does not move.
+	gcIdle = time.Minute
 	// buildTriesMax is how many builders one image gets in one term, before
 	// the reservations that need it fail.
 	buildTriesMax = 3
@@ -188,20 +190,20 @@ func chooseBuilder(v *fsm.View, load map[string]int, not string, avoid ...string
 // are the clockwork's: they are deadlines in the state.
 func (c *Control) runGC(ctx context.Context) error {
 	g := collector{watched: map[string]*buildWatch{}}
-	tick := time.NewTicker(gcEvery)
-	defer tick.Stop()
-	for {
-		for _, cmd := range g.look(c.cfg.State.View(), c.cfg.Now()) {
-			if _, err := c.apply(ctx, cmd); err != nil && ctx.Err() == nil {
-				c.cfg.Log.Warn("look after images", "command", fmt.Sprintf("%T", cmd), "err", err)
-			} else if err == nil {
+	for ctx.Err() == nil {
+		v := c.cfg.State.View()
+		for _, cmd := range g.look(v, c.cfg.Now()) {
+			switch _, err := c.apply(ctx, cmd); {
+			case err == nil:
 				c.cfg.Log.Info("look after images", "command", fmt.Sprintf("%T %+v", cmd, cmd))
+			case ctx.Err() == nil:
+				c.cfg.Log.Warn("look after images", "command", fmt.Sprintf("%T", cmd), "err", err)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		sleep(ctx, gcEvery)
+		if len(g.watched) == 0 {
+			c.watch(ctx, v.Index(), gcIdle)
 		}
 	}
+	return ctx.Err()
 }

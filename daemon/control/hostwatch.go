@@ -14,8 +14,11 @@ const (
 	deadAfter = 15 * time.Second
 	// aliveAfter is how long it must be alive again.
 	aliveAfter = time.Second
-	// hostWatchEvery is the pace of looking when gossip reports no change.
+	// hostWatchEvery is the pace of looking while a host's status is in doubt,
+	// or gossip cannot tell of changes.
 	hostWatchEvery = time.Second
+	// hostWatchIdle is the pace of looking while all is as it was.
+	hostWatchIdle = time.Minute
 )
 
 // hostSight is what the leader has seen of one host lately.
@@ -81,8 +84,6 @@ func patience(status string) time.Duration {
 // formed.
 func (c *Control) runHostWatch(ctx context.Context) error {
 	w := hostWatch{seen: map[string]hostSight{}}
-	tick := time.NewTicker(hostWatchEvery)
-	defer tick.Stop()
 	changed := c.cfg.Changed
 	for {
 		v := c.cfg.State.View()
@@ -96,14 +97,33 @@ func (c *Control) runHostWatch(ctx context.Context) error {
 				c.cfg.Log.Warn("say that the cluster has formed", "err", err)
 			}
 		}
+		pace := hostWatchIdle
+		v = c.cfg.State.View()
+		if m, ok := v.Meta(); changed == nil || !ok || !m.Formed || w.inDoubt(v.Hosts()) {
+			pace = hostWatchEvery
+		}
+		tick := time.NewTimer(pace)
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-tick.C:
 		case _, open := <-changed:
 			if !open {
 				changed = nil
 			}
 		}
+		tick.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
+}
+
+// inDoubt is true while gossip and the state differ about a host.
+func (w *hostWatch) inDoubt(hosts []fsm.Host) bool {
+	for _, h := range hosts {
+		if w.seen[h.ID].status != h.Status {
+			return true
+		}
+	}
+	return false
 }

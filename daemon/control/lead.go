@@ -25,6 +25,8 @@ const (
 	// provisionings cannot push the lead to nothing or to hours.
 	leadFactorMin = 0.5
 	leadFactorMax = 4.0
+	// leadLearnEvery is how long a learned factor is used before it is learned anew.
+	leadLearnEvery = 30 * time.Second
 )
 
 // defaultLead is the lead time before anything is learned.
@@ -36,15 +38,16 @@ func defaultLead(nodes int, build bool) time.Duration {
 	return d
 }
 
-// lead is the lead time of a new reservation. Of the last leadSamplesMax
-// reservations that became ready, the slowest (against the formula) counts.
-// Those whose images phase took long are left out: builds have their own
-// constant.
-func lead(nodes int, build bool, past []fsm.Reservation) time.Duration {
-	d := time.Duration(float64(defaultLead(nodes, build)) * learned(past))
+// lead is the lead time of a new reservation under a learned factor.
+func lead(nodes int, build bool, factor float64) time.Duration {
+	d := time.Duration(float64(defaultLead(nodes, build)) * factor)
 	return min(max(d, leadMin), leadMax)
 }
 
+// learned is the factor by which provisioning is slower or faster than the
+// formula says. Of the last leadSamplesMax reservations that became ready, the
+// slowest counts. Those whose images phase took long are left out: builds have
+// their own constant.
 func learned(past []fsm.Reservation) float64 {
 	type sample struct {
 		ready time.Time

@@ -13,14 +13,14 @@ import (
 )
 
 // lead runs f while the rig's control leads, in virtual time.
-func lead(t *testing.T, o controltest.Options, f func(*controltest.Rig)) {
+func lead(t *testing.T, o controltest.Options, f func(*testing.T, *controltest.Rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := controltest.New(t, o)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.Control.RunLeader(ctx); close(done) }()
 		synctest.Wait()
-		f(r)
+		f(t, r)
 		cancel()
 		<-done // the leader's tasks end with the term
 	})
@@ -46,7 +46,7 @@ func TestHostWatch(t *testing.T) {
 		"not alive again at the first sign": {[]string{"dead", "17s", "alive", "500ms"}, fsm.HostDead},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lead(t, controltest.Options{}, func(r *controltest.Rig) {
+			lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 				for i := 0; i < len(c.steps); i += 2 {
 					r.Gossip.Set(host, c.steps[i])
 					d, err := time.ParseDuration(c.steps[i+1])
@@ -68,7 +68,7 @@ func TestHostWatch(t *testing.T) {
 }
 
 func TestLeaderIsQuietWhenNothingIsDue(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		time.Sleep(time.Minute)
 		before := r.Applier.Index()
 		time.Sleep(24 * time.Hour)
@@ -79,23 +79,36 @@ func TestLeaderIsQuietWhenNothingIsDue(t *testing.T) {
 }
 
 func TestRollsAreRegisteredOnce(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		if got, want := len(r.FSM.View().Rolls()), len(r.Catalog.Rolls()); got != want || want < 4 {
 			t.Errorf("%d rolls registered, want %d", got, want)
 		}
 	})
 }
 
-func TestExpiredTokensAreForgotten(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+func TestANewLeaderCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := controltest.New(t, controltest.Options{})
 		tok, err := r.Control.CreateToken(t.Context(), api.TokenRequest{Kind: api.TokenJoin}, "op")
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour + fsm.TokenGrace + time.Second)
-		if _, ok := r.FSM.View().TokenByID(tok.ID); ok {
-			t.Error("the token is still there")
+		res := reserve(t, r, controltest.Spec("lab", 1))
+		time.Sleep(time.Hour + fsm.TokenGrace + time.Second) // nobody leads
+		if _, ok := r.FSM.View().TokenByID(tok.ID); !ok {
+			t.Fatal("time passed without a leader")
 		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Control.RunLeader(ctx)
+		time.Sleep(time.Second)
+		if _, ok := r.FSM.View().TokenByID(tok.ID); ok {
+			t.Error("the expired token is still there")
+		}
+		if now, _ := r.FSM.View().Reservation(res.ID); now.State != api.StateEnding {
+			t.Errorf("the reservation is %s, want ending: its slot is long over", now.State)
+		}
+		cancel()
+		synctest.Wait()
 	})
 }
 
@@ -117,7 +130,7 @@ func failBuild(r *controltest.Rig, appliance, message string) {
 }
 
 func TestDeadBuilderIsReplaced(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		reserve(t, r, controltest.Spec("lab", 1))
 		was := builders(r)["frontend"]
 		r.Gossip.Set(was, "dead")
@@ -130,7 +143,7 @@ func TestDeadBuilderIsReplaced(t *testing.T) {
 }
 
 func TestImageThatCannotBeBuiltFailsItsReservations(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		res := reserve(t, r, controltest.Spec("lab", 1))
 		seen := map[string]bool{}
 		for range 60 {
@@ -153,7 +166,7 @@ func TestImageThatCannotBeBuiltFailsItsReservations(t *testing.T) {
 }
 
 func TestBuildThatFailsOnceIsTriedAgain(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		res := reserve(t, r, controltest.Spec("lab", 1))
 		failBuild(r, "worker", "mirror hiccup")
 		time.Sleep(25 * time.Second)
@@ -167,7 +180,7 @@ func TestBuildThatFailsOnceIsTriedAgain(t *testing.T) {
 }
 
 func TestLostImageIsBuiltAgain(t *testing.T) {
-	lead(t, controltest.Options{}, func(r *controltest.Rig) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
 		first := reserve(t, r, controltest.Spec("lab", 1))
 		r.Settle()
 		if _, err := r.Control.Release(t.Context(), first.ID, "op"); err != nil {

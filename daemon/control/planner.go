@@ -21,7 +21,11 @@ type planner struct {
 	recipes *recipes
 
 	mu       sync.Mutex
-	inFlight map[string]*flight // by reservation id
+	inFlight map[string]*flight   // by reservation id
+	inv      *placement.Inventory // hosts and bookings, with all plans placed since; nil if not to be used
+	invAt    time.Time            // when it was made
+	factor   float64              // learned, for lead times
+	learned  time.Time            // when
 }
 
 // flight is a plan that is placed and perhaps not yet in the state.
@@ -36,6 +40,12 @@ type flight struct {
 	recipes       []string // that they build
 }
 
+// inventoryKept is how long an inventory is planned on before it is made anew
+// from the state. To make one costs milliseconds with thousands of bookings. What it may
+// miss meanwhile is capacity given back (a plan that does not fit is tried once
+// more on a new one) and hosts lost (Apply refuses, and a refusal drops it).
+const inventoryKept = time.Second
+
 func newPlanner(state State, rs *recipes) *planner {
 	return &planner{state: state, recipes: rs, inFlight: map[string]*flight{}}
 }
@@ -45,13 +55,17 @@ func (p *planner) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.inFlight)
+	p.inv = nil
 }
 
-// land takes a plan out of flight: its command is applied, or given up.
-func (p *planner) land(id string) {
+// land takes a plan out of flight: its command is applied, or (not ok) given up.
+func (p *planner) land(id string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.inFlight, id)
+	if !ok {
+		p.inv = nil
+	}
 }
 
 // plan places a draft at the time now. With keep, the plan stays in flight until
@@ -69,6 +83,7 @@ func (p *planner) plan(d *draft, now time.Time, keep bool) (fsm.ReservationCreat
 	}
 	if keep {
 		p.inFlight[d.id] = f
+		p.inv.Add(f.bookings...)
 	}
 	return cmd, nil
 }
@@ -80,11 +95,11 @@ func (p *planner) place(v *fsm.View, d *draft, now time.Time) (fsm.ReservationCr
 		return none, nil, err
 	}
 	images := p.images(v, d)
-	var past []fsm.Reservation
+	var lead time.Duration
 	if !d.asap {
-		past = v.Reservations(fsm.ReservationFilter{Closed: true})
+		lead = p.lead(v, d, now)
 	}
-	provision, start, end := d.slot(now, lead(len(d.nodes), p.building(v, d), past))
+	provision, start, end := d.slot(now, lead)
 	if !end.After(start) {
 		return none, nil, api.Invalid("the slot is not possible", []api.FieldError{{Field: "slot.end", Value: d.spec.Slot.End, Want: "a time after the start, " + start.UTC().Format(time.RFC3339)}})
 	}
@@ -98,7 +113,7 @@ func (p *planner) place(v *fsm.View, d *draft, now time.Time) (fsm.ReservationCr
 		r.Recipes[a] = rec.digest
 	}
 	volumes := slices.Clone(d.volumes)
-	bookings, err := p.assign(v, &r, volumes, d, end.Add(fsm.Turnaround))
+	bookings, err := p.assign(v, &r, volumes, d, now)
 	if err != nil {
 		return none, nil, err
 	}
@@ -140,8 +155,11 @@ func nameTaken(s api.Spec) *api.Problem {
 		Next:   "choose another name, or release that one first (vcnctl release " + s.Name + ")"}
 }
 
-// assign chooses hosts for nodes and volumes and returns what is booked.
-func (p *planner) assign(v *fsm.View, r *fsm.Reservation, volumes []fsm.Volume, d *draft, until time.Time) ([]placement.Booking, error) {
+// inventory returns what to plan on, and whether it was made just now.
+func (p *planner) inventory(v *fsm.View, now time.Time) (*placement.Inventory, bool) {
+	if p.inv != nil && now.Sub(p.invAt) < inventoryKept && !now.Before(p.invAt) {
+		return p.inv, false
+	}
 	var bookings []placement.Booking
 	for _, b := range v.Bookings() {
 		bookings = append(bookings, placement.Booking{Host: b.Host, From: b.From, Until: b.Until,
@@ -152,8 +170,20 @@ func (p *planner) assign(v *fsm.View, r *fsm.Reservation, volumes []fsm.Volume, 
 			bookings = append(bookings, f.bookings...)
 		}
 	}
-	request := placement.Request{From: r.Provision, Until: until, Nodes: d.request, Policy: placement.Spread}
-	plan, err := placement.New(placeHosts(v), bookings).Plan(request)
+	p.inv, p.invAt = placement.New(placeHosts(v), bookings), now
+	return p.inv, true
+}
+
+// assign chooses hosts for nodes and volumes and returns what is booked.
+func (p *planner) assign(v *fsm.View, r *fsm.Reservation, volumes []fsm.Volume, d *draft, now time.Time) ([]placement.Booking, error) {
+	request := placement.Request{From: r.Provision, Until: r.End.Add(fsm.Turnaround), Nodes: d.request, Policy: placement.Spread}
+	inv, fresh := p.inventory(v, now)
+	plan, err := inv.Plan(request)
+	if err != nil && !fresh {
+		p.inv = nil
+		inv, _ = p.inventory(v, now)
+		plan, err = inv.Plan(request)
+	}
 	if err != nil {
 		return nil, noFit(err)
 	}
@@ -286,6 +316,22 @@ func address(r *fsm.Reservation, public string, macs []string) error {
 		n.PrivateIP, n.PrivateMAC = a.String(), macs[i]
 	}
 	return nil
+}
+
+// lead is the lead time of a draft. It is called with the lock held. What is
+// learned is kept for a while, as it takes a look at every reservation there was.
+func (p *planner) lead(v *fsm.View, d *draft, now time.Time) time.Duration {
+	if p.learned.IsZero() || now.Sub(p.learned) > leadLearnEvery {
+		p.factor, p.learned = learned(v.Reservations(fsm.ReservationFilter{Closed: true})), now
+	}
+	return lead(len(d.nodes), p.building(v, d), p.factor)
+}
+
+// leadOf is lead with the lock not held.
+func (p *planner) leadOf(v *fsm.View, d *draft, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lead(v, d, now)
 }
 
 // building is true if an image of the draft is not built yet.

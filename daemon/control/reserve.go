@@ -46,7 +46,7 @@ func (c *Control) Reserve(ctx context.Context, spec api.Spec, project, owner, ke
 			return nil, err
 		}
 		res, err := c.apply(ctx, cmd)
-		c.planner.land(d.id)
+		c.planner.land(d.id, err == nil)
 		if err == nil {
 			return res.Reservation, nil
 		}
@@ -134,7 +134,7 @@ func (c *Control) DryRun(_ context.Context, spec api.Spec, project string) (api.
 	v := c.cfg.State.View()
 	r := cmd.Reservation
 	plan := api.Plan{Start: r.Start, End: r.End, Provision: r.Provision, Rolls: r.Rolls, Nodes: []api.Node{}, Images: []api.Image{}}
-	plan.Lead = api.FormatDuration(lead(len(r.Nodes), c.planner.building(v, d), v.Reservations(fsm.ReservationFilter{Closed: true})))
+	plan.Lead = api.FormatDuration(c.planner.leadOf(v, d, c.now()))
 	hostName := func(id string) string {
 		if h, ok := v.Host(id); ok {
 			return h.Name

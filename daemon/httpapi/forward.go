@@ -57,16 +57,20 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 			s.serveLocal(w, withBody(r, body))
 			return
 		}
+		begin := time.Now()
 		sent, err := s.forward(ctx, w, r, body, leader)
 		if err == nil {
 			return
+		}
+		if sent { // what the leader took, as in a long poll, is not waiting for one
+			deadline = deadline.Add(time.Since(begin))
 		}
 		s.cfg.Log.Debug("forward request", "leader", leader, "path", r.URL.Path, "err", err)
 		if sent && !repeatable(r) {
 			unknown = true
 			break
 		}
-		if !pause(ctx, forwardRetryEvery) {
+		if time.Now().After(deadline) || !pause(ctx, forwardRetryEvery) {
 			break
 		}
 	}

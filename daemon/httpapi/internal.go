@@ -27,11 +27,23 @@ func (s *Server) Fresh() bool {
 	return ok && ago <= freshMax
 }
 
-// Assignment waits until the version of the host's assignment differs from
-// after, or wait has passed, and returns the assignment as it is then.
+// Assignment waits until the version of the host's assignment is above after,
+// or wait has passed, and returns the assignment as it is then.
+//
+// With after 0 the asker knows nothing yet, and would take an old state for the
+// truth and remove what it does not name. A peer that has just started has an
+// old state and does not know it: heartbeats do not say how far the log is. So
+// only the leader answers that, at once, after a barrier. Later ones may come
+// from any peer, since versions only rise and the agent takes no lower one.
 func (s *Server) Assignment(ctx context.Context, host string, after uint64, wait time.Duration) (fsm.Assignment, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(wait, waitSecondsMax*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, min(max(wait, time.Second), waitSecondsMax*time.Second))
 	defer cancel()
+	if after == 0 {
+		if err := s.cfg.Cluster.Barrier(ctx); err != nil {
+			return fsm.Assignment{}, fmt.Errorf("%w: %w", errStale, err)
+		}
+		return s.cfg.State.View().AssignmentFor(host), nil
+	}
 	if !s.Fresh() {
 		return fsm.Assignment{}, errStale
 	}
@@ -63,7 +75,7 @@ func (s *Server) serveAssignment(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, api.Invalid("one field is wrong", []api.FieldError{{Field: "index", Value: q.Get("index"), Want: "a whole number"}}))
 		return
 	}
-	wait, err := waitIn{q.Get("wait")}.duration()
+	wait, err := WaitIn{q.Get("wait")}.duration()
 	if err != nil {
 		writeProblem(w, err)
 		return

@@ -105,20 +105,21 @@ func (s *Server) failure(operation string, err error) error {
 	return (*problem)(p)
 }
 
-// indexed is embedded in answers that say which state they reflect.
-type indexed struct {
+// Indexed is embedded in answers that say which state they reflect. It is exported,
+// like the other embedded ones, because huma does not look into unexported fields.
+type Indexed struct {
 	Index string `header:"X-Vcn-Index" doc:"Raft index that the answer reflects"`
 }
 
-func at(index uint64) indexed { return indexed{strconv.FormatUint(index, 10)} }
+func at(index uint64) Indexed { return Indexed{strconv.FormatUint(index, 10)} }
 
 type listOf[T any] struct {
-	indexed
+	Indexed
 	Body api.List[T]
 }
 
 type oneOf[T any] struct {
-	indexed
+	Indexed
 	Body T
 }
 

@@ -137,6 +137,8 @@ func want(msg string) string {
 	switch {
 	case msg == "unexpected property":
 		return "no such field here"
+	case msg == "unknown query parameter":
+		return "nothing; there is no such query parameter"
 	case strings.HasPrefix(msg, "expected string to be "):
 		return strings.TrimPrefix(msg, "expected string to be ")
 	case strings.HasPrefix(msg, "expected "):

@@ -71,7 +71,7 @@ type reserveIn struct {
 
 type reserveOut struct {
 	Status int
-	indexed
+	Indexed
 	Location string `header:"Location"`
 	Body     any
 }
@@ -92,7 +92,7 @@ func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error
 		if err != nil {
 			return nil, err
 		}
-		return &reserveOut{Status: http.StatusOK, indexed: at(s.cfg.State.View().Index()), Body: plan}, nil
+		return &reserveOut{Status: http.StatusOK, Indexed: at(s.cfg.State.View().Index()), Body: plan}, nil
 	}
 	r, err := s.cfg.Control.Reserve(ctx, spec, who.Project, who.TokenID, in.Key)
 	if err != nil {
@@ -105,14 +105,14 @@ func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error
 	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathReservations + "/" + r.ID, newShower(v).reservation(*r)}, nil
 }
 
-type findIn struct {
+type FindIn struct {
 	ID      string `path:"id" maxLength:"100" doc:"id, or name"`
 	Project string `query:"project" maxLength:"100" doc:"whose, where a name is given and several projects have it"`
 }
 
 // find looks a reservation up by id or name, for who asks. Of a name, a live
 // one counts before those that are over, and of those the latest.
-func find(v *fsm.View, who principal, in findIn) (fsm.Reservation, error) {
+func find(v *fsm.View, who principal, in FindIn) (fsm.Reservation, error) {
 	missing := newProblem(http.StatusNotFound, api.CodeNotFound, fmt.Sprintf("there is no reservation %.100s", in.ID),
 		"vcnctl list shows those there are (--all: also those that are over)")
 	if r, ok := v.Reservation(in.ID); ok {
@@ -153,12 +153,12 @@ func find(v *fsm.View, who principal, in findIn) (fsm.Reservation, error) {
 	return last, nil
 }
 
-type waitIn struct {
+type WaitIn struct {
 	Wait string `query:"wait" maxLength:"20" doc:"how long to wait for a change, such as 30s; at most 60s"`
 }
 
 // duration reads how long to wait; longer than allowed is cut.
-func (w waitIn) duration() (time.Duration, error) {
+func (w WaitIn) duration() (time.Duration, error) {
 	if w.Wait == "" {
 		return 0, nil
 	}
@@ -170,8 +170,8 @@ func (w waitIn) duration() (time.Duration, error) {
 }
 
 type getReservationIn struct {
-	findIn
-	waitIn
+	FindIn
+	WaitIn
 	Index uint64 `query:"index" doc:"answer once it has changed after this index"`
 }
 
@@ -181,7 +181,7 @@ func (s *Server) getReservation(ctx context.Context, in *getReservationIn) (*one
 		return nil, err
 	}
 	v := s.cfg.State.View()
-	r, err := find(v, principalOf(ctx), in.findIn)
+	r, err := find(v, principalOf(ctx), in.FindIn)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (s *Server) getReservation(ctx context.Context, in *getReservationIn) (*one
 	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(r)}, nil
 }
 
-func (s *Server) release(ctx context.Context, in *findIn) (*oneOf[api.Reservation], error) {
+func (s *Server) release(ctx context.Context, in *FindIn) (*oneOf[api.Reservation], error) {
 	who := principalOf(ctx)
 	r, err := find(s.cfg.State.View(), who, *in)
 	if err != nil {
@@ -213,31 +213,31 @@ func (s *Server) release(ctx context.Context, in *findIn) (*oneOf[api.Reservatio
 	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(*done)}, nil
 }
 
-type eventsIn struct {
-	waitIn
+type EventsIn struct {
+	WaitIn
 	After uint64 `query:"after" doc:"only those after this index"`
 }
 
 type reservationEventsIn struct {
-	findIn
-	eventsIn
+	FindIn
+	EventsIn
 }
 
 func (s *Server) reservationEvents(ctx context.Context, in *reservationEventsIn) (*oneOf[api.EventList], error) {
-	r, err := find(s.cfg.State.View(), principalOf(ctx), in.findIn)
+	r, err := find(s.cfg.State.View(), principalOf(ctx), in.FindIn)
 	if err != nil {
 		return nil, err
 	}
-	return s.eventPage(ctx, in.eventsIn, r.ID)
+	return s.eventPage(ctx, in.EventsIn, r.ID)
 }
 
-func (s *Server) events(ctx context.Context, in *eventsIn) (*oneOf[api.EventList], error) {
+func (s *Server) events(ctx context.Context, in *EventsIn) (*oneOf[api.EventList], error) {
 	return s.eventPage(ctx, *in, "")
 }
 
 // eventPage answers with the events after an index that the asker may see, and
 // waits for the first one if there is none yet.
-func (s *Server) eventPage(ctx context.Context, in eventsIn, reservation string) (*oneOf[api.EventList], error) {
+func (s *Server) eventPage(ctx context.Context, in EventsIn, reservation string) (*oneOf[api.EventList], error) {
 	wait, err := in.duration()
 	if err != nil {
 		return nil, err

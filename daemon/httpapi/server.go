@@ -54,6 +54,9 @@ type Cluster interface {
 	IsLeader() bool
 	// IsPeer is true when this host is in the Raft group, so that it has state.
 	IsPeer() bool
+	// Barrier returns nil once this host, leading, has applied everything that
+	// was committed before the call; an error anywhere else.
+	Barrier(ctx context.Context) error
 	// Leader is who leads as far as this host knows.
 	Leader() (hostID, addr string, ok bool)
 	// LastContact is how long ago this peer heard from the leader (0 at the leader).

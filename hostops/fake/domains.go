@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"vcn/hostops"
@@ -36,7 +37,13 @@ func (d *domain) up() bool {
 
 func key(reservation, node string) string { return reservation + "/" + node }
 
-type domains struct{ h *Host }
+// domains is one user's driver; its Close ends that user's watches, not the
+// host.
+type domains struct {
+	h    *Host
+	done chan struct{}
+	once *sync.Once
+}
 
 func (f domains) Ensure(ctx context.Context, s hostops.DomainSpec) error {
 	if err := s.Validate(); err != nil {
@@ -205,6 +212,10 @@ func (f domains) Watch(ctx context.Context) <-chan struct{} {
 			select {
 			case <-ctx.Done():
 				return
+			case <-f.done:
+				return
+			case <-h.done:
+				return
 			case <-in:
 			}
 			select {
@@ -216,7 +227,10 @@ func (f domains) Watch(ctx context.Context) <-chan struct{} {
 	return out
 }
 
-func (f domains) Close() error { return nil }
+func (f domains) Close() error {
+	f.once.Do(func() { close(f.done) })
+	return nil
+}
 
 // PowerOff lets a guest switch itself off.
 func (h *Host) PowerOff(reservation, node string) {

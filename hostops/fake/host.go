@@ -53,6 +53,7 @@ type Host struct {
 	images   map[string]*image
 	watchers map[chan struct{}]struct{}
 	closed   bool
+	done     chan struct{} // closed with the host
 	building chan struct{} // holds one token: one build at a time
 }
 
@@ -82,13 +83,18 @@ func New(c Config) *Host {
 		images:   map[string]*image{},
 		watchers: map[chan struct{}]struct{}{},
 		building: make(chan struct{}, 1),
+		done:     make(chan struct{}),
 	}
 	c.Fabric.join(h)
 	return h
 }
 
-// Domains, Networks, Volumes, Targets and Images are the host's drivers.
-func (h *Host) Domains() hostops.Domains   { return domains{h} }
+// Domains, Networks, Volumes, Targets and Images are the host's drivers. They
+// share the host's state, as drivers do that are made anew by a daemon that
+// has restarted.
+func (h *Host) Domains() hostops.Domains {
+	return domains{h: h, done: make(chan struct{}), once: new(sync.Once)}
+}
 func (h *Host) Networks() hostops.Networks { return networks{h} }
 func (h *Host) Volumes() hostops.Volumes   { return volumes{h} }
 func (h *Host) Targets() hostops.Targets   { return targets{h} }
@@ -208,11 +214,15 @@ func (h *Host) changed() {
 	}
 }
 
-// Close ends every timer of the host and its place in the fabric.
+// Close ends every timer and watch of the host and its place in the fabric.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
 	h.closed = true
+	close(h.done)
 	for _, d := range h.domains {
 		d.halt()
 	}

@@ -21,16 +21,17 @@ var always = []string{"?essential", "?priority(required)", "apt"}
 // pool is a private apt: the host's sources and keys, but its own lists, its
 // own archives, and an empty system as the starting point.
 type pool struct {
-	dir  string // CacheDir/apt
-	conf string
+	dir   string // CacheDir/apt
+	conf  string
+	netns string // Config.FetchNetns
 }
 
 func (p *pool) archives() string { return filepath.Join(p.dir, "archives") }
 
 // newPool writes the private configuration. Of the host's, only the sources,
 // keys, pins and the ways of fetching hold; its hooks would run on the host.
-func newPool(ctx context.Context, dir string) (*pool, error) {
-	p := &pool{dir: dir, conf: filepath.Join(dir, "apt.conf")}
+func newPool(ctx context.Context, dir, netns string) (*pool, error) {
+	p := &pool{dir: dir, conf: filepath.Join(dir, "apt.conf"), netns: netns}
 	for _, d := range []string{"archives/partial", "lists/partial", "empty"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, err
@@ -45,6 +46,7 @@ Dir::Etc::parts "%[1]s/empty"; Dir::Etc::main "/dev/null";
 Dir::State "%[1]s"; Dir::State::lists "%[1]s/lists"; Dir::State::status "/dev/null";
 Dir::Cache "%[1]s"; Dir::Cache::archives "%[1]s/archives";
 Acquire::Languages "none"; Acquire::Retries "3";
+APT::Update::Error-Mode "any";
 APT::Install-Recommends "false"; APT::Sandbox::User "root"; APT::Get::Assume-Yes "true";
 `, dir)
 	return p, os.WriteFile(p.conf, []byte(conf), 0o644)
@@ -65,7 +67,11 @@ func fetchOptions(dump string) string {
 }
 
 func (p *pool) apt(ctx context.Context, tool string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, tool, args...)
+	argv := append([]string{tool}, args...)
+	if p.netns != "" {
+		argv = append([]string{"nsenter", "--net=" + p.netns}, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "APT_CONFIG="+p.conf, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	cmd.WaitDelay = killWait
 	var out limitedBuffer

@@ -14,7 +14,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,12 +44,15 @@ type lab struct {
 	mcast   int
 	began   time.Time
 	guests  map[string]*guest
+	// watching ends with the test's context, before the test: it logs.
+	watching sync.WaitGroup
 }
 
 type guest struct {
 	name    string
 	console string
 	agent   string // unix socket
+	pid     int
 	pings   chan time.Time
 }
 
@@ -147,6 +153,9 @@ func (l *lab) start(ctx context.Context, n rolls.Node, im hostops.Image) {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
+	// The guest must not outlive a test that was killed. The signal comes when
+	// the starting thread ends, so the test keeps its thread.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
@@ -157,8 +166,10 @@ func (l *lab) start(ctx context.Context, n rolls.Node, im hostops.Image) {
 			l.t.Logf("qemu of %s: %s", n.Name, errs.String())
 		}
 	})
+	g.pid = cmd.Process.Pid
 	l.guests[n.Name] = g
 	go g.listen(ctx)
+	l.watching.Go(func() { l.watchPhases(ctx, g) })
 }
 
 // listen sends a ping, which the hypervisor holds until the guest opens the
@@ -201,13 +212,26 @@ func (l *lab) waitReady(ctx context.Context, name string, from time.Time) {
 		select {
 		case at := <-g.pings:
 			if at.After(from) {
-				l.t.Logf("%6.1f s %s: the agent answers", at.Sub(l.began).Seconds(), name)
+				l.t.Logf("%6.1f s %s: the agent answers; its QEMU has used %.1f s of processor", at.Sub(l.began).Seconds(), name, cpuSeconds(g.pid))
 				return
 			}
 		case <-ctx.Done():
 			l.t.Fatalf("%s is not ready; its console ends with:\n%s", name, tailOf(g.console))
 		}
 	}
+}
+
+// cpuSeconds is the processor time of a process (proc(5), stat, fields 14 and
+// 15, in hundredths): unlike the clock it hardly depends on what else runs.
+func cpuSeconds(pid int) float64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var user, system float64
+	if f := strings.Fields(rest); len(f) > 12 {
+		fmt.Sscan(f[11], &user)
+		fmt.Sscan(f[12], &system)
+	}
+	return (user + system) / 100
 }
 
 func tailOf(name string) string {
@@ -218,12 +242,14 @@ func tailOf(name string) string {
 
 var phaseLine = regexp.MustCompile(`\[ *[0-9.]+\] vcn(-init)?: .*`)
 
-// phases logs what each node has said of itself, with its own clock's time.
-func (l *lab) phases() {
-	for _, n := range l.cluster.Nodes {
-		if g := l.guests[n.Name]; g != nil {
-			b, _ := os.ReadFile(g.console)
-			l.t.Logf("%s:\n  %s", n.Name, strings.Join(phaseLine.FindAllString(strings.ReplaceAll(string(b), "\r", ""), -1), "\n  "))
+// watchPhases logs each phase of a node when it comes, with the processor time
+// that its QEMU has used until then.
+func (l *lab) watchPhases(ctx context.Context, g *guest) {
+	for seen := 0; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		b, _ := os.ReadFile(g.console)
+		lines := phaseLine.FindAllString(strings.ReplaceAll(string(b), "\r", ""), -1)
+		for ; seen < len(lines); seen++ {
+			l.t.Logf("%6.1f s %5.1f s of processor, %s: %s", l.since(), cpuSeconds(g.pid), g.name, lines[seen])
 		}
 	}
 }
@@ -272,6 +298,8 @@ func (l *lab) mustSSH(ctx context.Context, command string) string {
 // frontend and two workers become ready, a user logs in and runs a job on both,
 // and a reboot keeps what the owner has changed.
 func TestClusterBoots(t *testing.T) {
+	runtime.LockOSThread() // see start
+	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	_, recipes, ims := builtImages(ctx, t)
@@ -279,7 +307,8 @@ func TestClusterBoots(t *testing.T) {
 	for _, n := range l.cluster.Nodes {
 		l.prepare(n, recipes[n.Role], ims[n.Role])
 	}
-	defer l.phases()
+	defer l.watching.Wait()
+	defer cancel() // before that
 	l.began = time.Now()
 	for i, n := range l.cluster.Nodes {
 		if i == 1 {
@@ -331,7 +360,7 @@ func (l *lab) checkNodes(ctx context.Context) {
 // whether the change is still there when the node is ready again.
 func (l *lab) reboot(ctx context.Context, name, via string) {
 	l.t.Helper()
-	l.mustSSH(ctx, via+"sudo sed -i '$a#owner' /etc/ssh/ssh_known_hosts")
+	l.mustSSH(ctx, "echo '#owner' | "+via+"sudo tee -a /etc/ssh/ssh_known_hosts")
 	from := time.Now()
 	_, _ = l.ssh(ctx, via+"sudo systemctl reboot") // the connection may be cut before the answer
 	l.t.Logf("%6.1f s %s reboots", l.since(), name)

@@ -30,9 +30,10 @@
 //     SHA-256, the init and the builder's version. Rejected: the digest of the
 //     disk's bytes, which two builds of one lock do not share. Bytes have their
 //     own digests in contents.json, and an import checks them.
-//   - The root file system has a journal (16 MiB). Without one the image boots
-//     0.1 s faster, but a node that is fenced or loses its host would come back on
-//     an unchecked file system, and nothing in the guest runs fsck.
+//   - The root file system has a journal (16 MiB). Without one a node that is
+//     fenced or loses its host would come back on a file system nobody has
+//     checked: nothing in the guest runs fsck. It is small, because it is copied
+//     with every disk.
 //   - The initrd is not compressed: on an emulated processor unpacking costs
 //     more than reading the 3 MB.
 //   - The base tree is that of the recipe's first roll, so frontend and worker

@@ -58,7 +58,10 @@ type Config struct {
 	// DiskBytes is the size of root disks that are built; 0 means 4 GiB. A tree
 	// that does not fit makes the disk larger.
 	DiskBytes int64
-	Log       *slog.Logger
+	// FetchNetns is the path of the network namespace from which the package
+	// sources are reached; empty means the process's own.
+	FetchNetns string
+	Log        *slog.Logger
 }
 
 // Store builds and keeps images. It is safe for concurrent use.

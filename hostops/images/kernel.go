@@ -11,10 +11,10 @@ import (
 
 // initrdModules are what a node needs before its root is there: the machine's
 // buses, its disk, its cards, the guest agent's port, and the CD-ROM with the seed. What they
-// need comes with them. Those that a kernel has built in are left out.
+// need comes with them. Those that a kernel has built in are left out. The CD-ROM's
+// bus is first: it is probed in the background, and slowly.
 var initrdModules = []string{
-	"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng",
-	"ext4", "isofs", "ata_piix", "sr_mod",
+	"ata_piix", "sr_mod", "virtio_pci", "virtio_blk", "ext4", "virtio_net", "virtio_console", "virtio_rng", "isofs",
 }
 
 // modules is a kernel's modules.dep: paths by module name, and what each needs.

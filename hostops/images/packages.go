@@ -18,7 +18,7 @@ import (
 // flat repository that the rest of the build installs from.
 func (b *builder) resolve(ctx context.Context) (err error) {
 	b.say("resolving packages")
-	if b.pool, err = newPool(ctx, filepath.Join(b.store.cfg.CacheDir, "apt")); err != nil {
+	if b.pool, err = newPool(ctx, filepath.Join(b.store.cfg.CacheDir, "apt"), b.store.cfg.FetchNetns); err != nil {
 		return err
 	}
 	if err := b.pool.update(ctx, func(l string) { b.say("%s", l) }); err != nil {

@@ -216,10 +216,10 @@ func (d *Driver) quietTaps(in input) {
 }
 
 // tapTaken tells whether a start failed because a process that libvirtd knows
-// nothing of still holds one of the taps. libvirt has no code for it; its
-// message names the tap.
+// nothing of still holds one of the taps. libvirt has no code of its own for
+// it; its message names the tap.
 func tapTaken(err error, in input) bool {
-	if !is(err, golibvirt.ErrSystemError) || !strings.Contains(err.Error(), "busy") {
+	if !is(err, golibvirt.ErrSystemError, golibvirt.ErrOperationInvalid) {
 		return false
 	}
 	for i := range in.NICs {

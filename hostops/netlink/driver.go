@@ -219,7 +219,10 @@ func (d *Driver) ensureBridge(h *nl.Handle, s hostops.NetworkSpec) (nl.Link, err
 		}
 	}
 	if b, ok := have.(*nl.Bridge); ok && (b.MulticastSnooping == nil || *b.MulticastSnooping) {
-		if err := h.BridgeSetMcastSnoop(have, false); err != nil {
+		// Only this one attribute: sending back all that was read is refused.
+		attrs := nl.NewLinkAttrs()
+		attrs.Name, attrs.Index = name, have.Attrs().Index
+		if err := h.LinkModify(&nl.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}); err != nil {
 			return nil, fmt.Errorf("switch off multicast snooping: %w", err)
 		}
 	}

@@ -67,6 +67,7 @@ func boot() error {
 	if err := loadModules(moduleList); err != nil {
 		return err
 	}
+	marks := []string{mark("modules")}
 	if err := waitFor(rootDevice, deviceWaitMax); err != nil {
 		return err
 	}
@@ -76,17 +77,23 @@ func boot() error {
 	if err := syscall.Mount(rootDevice, newRoot, "ext4", syscall.MS_NOATIME, ""); err != nil {
 		return fmt.Errorf("mount root %s: %w", rootDevice, err)
 	}
+	marks = append(marks, mark("root"))
 	if err := seed(newRoot); err != nil {
 		return err
 	}
+	marks = append(marks, mark("seed"))
 	if err := ensureMachineID(newRoot); err != nil {
 		return err
 	}
 	if err := network(newRoot); err != nil {
 		return err
 	}
+	say("done, ms after start: %s", strings.Join(append(marks, mark("network")), ", "))
 	return handOver(opts)
 }
+
+// mark is the time at which a step ended, for the console.
+func mark(step string) string { return fmt.Sprintf("%s %d", step, time.Since(started).Milliseconds()) }
 
 func mountKernelFS() error {
 	for _, m := range []struct{ src, dir, typ string }{
@@ -135,7 +142,7 @@ func seed(root string) error {
 		return fmt.Errorf("apply seed: %w", err)
 	}
 	if changed {
-		say("seed applied, %d files, %d ms after start", files, time.Since(started).Milliseconds())
+		say("seed applied, %d files", files)
 	} else {
 		say("seed unchanged")
 	}
@@ -178,7 +185,6 @@ func handOver(opts map[string]string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	say("hand over to %s, %d ms after start", prog, time.Since(started).Milliseconds())
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	return fmt.Errorf("execute %s: %w", prog, syscall.Exec(prog, []string{prog}, env))
 }

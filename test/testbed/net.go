@@ -15,6 +15,7 @@ import (
 
 const (
 	lanMTU      = 9000 // leaves room for VXLAN under the guests' 1500
+	guestMTU    = 1500
 	killGrace   = 10 * time.Second
 	linkNameMax = 15
 )
@@ -28,15 +29,23 @@ func run(ctx context.Context, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// ip runs lines of ip(8) in one batch.
-func ip(ctx context.Context, lines ...string) error {
-	cmd := exec.CommandContext(ctx, "ip", "-batch", "-")
+// ip runs lines of ip(8) in one batch, in a namespace (empty: the machine's own).
+func ip(ctx context.Context, ns string, lines ...string) error {
+	args := []string{"-batch", "-"}
+	if ns != "" {
+		args = append([]string{"-n", ns}, args...)
+	}
+	cmd := exec.CommandContext(ctx, "ip", args...)
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("set up links: %w: %s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("set up links of namespace %q: %w: %s", ns, err, bytes.TrimSpace(out))
 	}
 	return nil
 }
+
+// machineNS names the machine's own namespace for as long as the testbed is up:
+// package sources are reached from there, the hosts' namespaces have no way out.
+func (t *Testbed) machineNS() string { return t.cfg.Name + "-machine" }
 
 func (t *Testbed) switchNS() string        { return t.cfg.Name + "-sw" }
 func (t *Testbed) hostNS(i int) string     { return fmt.Sprintf("%s-h%d", t.cfg.Name, i+1) }
@@ -48,22 +57,24 @@ func (t *Testbed) pubAddr(last int) string { return fmt.Sprintf("198.19.%d.%d", 
 // setUpLANs makes the namespaces and both LANs.
 func (t *Testbed) setUpLANs(ctx context.Context) error {
 	sw := t.switchNS()
-	if err := ip(ctx, "netns add "+sw,
-		fmt.Sprintf("-n %s link set lo up", sw),
-		fmt.Sprintf("-n %s link add lan mtu %d type bridge forward_delay 0", sw, lanMTU),
-		fmt.Sprintf("-n %s link add pub type bridge forward_delay 0", sw),
-		fmt.Sprintf("-n %s link set lan up", sw),
-		fmt.Sprintf("-n %s link set pub up", sw),
-	); err != nil {
+	if _, err := run(ctx, "ip", "netns", "attach", t.machineNS(), strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
+	if err := ip(ctx, "", "netns add "+sw); err != nil {
+		return err
+	}
+	if err := ip(ctx, sw, "link set lo up",
+		fmt.Sprintf("link add lan mtu %d type bridge forward_delay 0", lanMTU),
+		"link add pub type bridge forward_delay 0", "link set lan up", "link set pub up"); err != nil {
 		return err
 	}
 	if err := t.plug(ctx, "", t.lanLink(), "lan", "up-lan", lanMTU); err != nil {
 		return err
 	}
-	if err := t.plug(ctx, "", t.pubLink(), "pub", "up-pub", 1500); err != nil {
+	if err := t.plug(ctx, "", t.pubLink(), "pub", "up-pub", guestMTU); err != nil {
 		return err
 	}
-	if err := ip(ctx,
+	if err := ip(ctx, "",
 		fmt.Sprintf("addr add %s/24 dev %s", t.lanAddr(254), t.lanLink()),
 		fmt.Sprintf("addr add %s/24 dev %s", t.pubAddr(1), t.pubLink()),
 	); err != nil {
@@ -79,27 +90,26 @@ func (t *Testbed) setUpLANs(ctx context.Context) error {
 
 func (t *Testbed) setUpHostLinks(ctx context.Context, i int) error {
 	ns := t.hostNS(i)
-	if err := ip(ctx, "netns add "+ns, fmt.Sprintf("-n %s link set lo up", ns)); err != nil {
+	if err := ip(ctx, "", "netns add "+ns); err != nil {
+		return err
+	}
+	if err := ip(ctx, ns, "link set lo up"); err != nil {
 		return err
 	}
 	n := strconv.Itoa(i + 1)
 	if err := t.plug(ctx, ns, "eth0", "lan", "lan-h"+n, lanMTU); err != nil {
 		return err
 	}
-	if err := ip(ctx, fmt.Sprintf("-n %s addr add %s/24 dev eth0", ns, t.Hosts[i].Address)); err != nil {
+	if err := ip(ctx, ns, fmt.Sprintf("addr add %s/24 dev eth0", t.Hosts[i].Address)); err != nil {
 		return err
 	}
 	if !t.Hosts[i].Gateway {
 		return nil
 	}
-	if err := t.plug(ctx, ns, "eth1", "pub", "pub-h"+n, 1500); err != nil {
+	if err := t.plug(ctx, ns, "eth1", "pub", "pub-h"+n, guestMTU); err != nil {
 		return err
 	}
-	return ip(ctx,
-		fmt.Sprintf("-n %s link add br-pub type bridge forward_delay 0", ns),
-		fmt.Sprintf("-n %s link set eth1 master br-pub", ns),
-		fmt.Sprintf("-n %s link set br-pub up", ns),
-	)
+	return ip(ctx, ns, "link add br-pub type bridge forward_delay 0", "link set eth1 master br-pub", "link set br-pub up")
 }
 
 // plug runs a cable from a link in a namespace (empty: the machine's own) to a
@@ -108,27 +118,26 @@ func (t *Testbed) plug(ctx context.Context, ns, link, bridge, port string, mtu i
 	if len(link) > linkNameMax {
 		return fmt.Errorf("plug %s: a link's name has at most %d characters: choose a shorter testbed name", link, linkNameMax)
 	}
-	in := ""
-	where := fmt.Sprintf("link add %s mtu %d type veth peer name %s mtu %d netns %s", link, mtu, port, mtu, t.switchNS())
-	if ns != "" {
-		in = "-n " + ns + " "
+	if err := ip(ctx, ns,
+		fmt.Sprintf("link add %s mtu %d type veth peer name %s mtu %d netns %s", link, mtu, port, mtu, t.switchNS()),
+		"link set "+link+" up"); err != nil {
+		return err
 	}
-	return ip(ctx, in+where, in+"link set "+link+" up",
-		fmt.Sprintf("-n %s link set %s master %s", t.switchNS(), port, bridge),
-		fmt.Sprintf("-n %s link set %s up", t.switchNS(), port))
+	return ip(ctx, t.switchNS(), "link set "+port+" master "+bridge, "link set "+port+" up")
 }
 
 // Cut takes a host's cable out of the private LAN; Mend puts it back.
 func (t *Testbed) Cut(ctx context.Context, i int) error {
-	return ip(ctx, fmt.Sprintf("-n %s link set lan-h%d down", t.switchNS(), i+1))
+	return ip(ctx, t.switchNS(), fmt.Sprintf("link set lan-h%d down", i+1))
 }
 
 // Mend undoes Cut.
 func (t *Testbed) Mend(ctx context.Context, i int) error {
-	return ip(ctx, fmt.Sprintf("-n %s link set lan-h%d up", t.switchNS(), i+1))
+	return ip(ctx, t.switchNS(), fmt.Sprintf("link set lan-h%d up", i+1))
 }
 
-// namespaces lists this testbed's namespaces that exist.
+// namespaces lists this testbed's namespaces that exist. The machine's own, by
+// its second name, is not among them.
 func (t *Testbed) namespaces(ctx context.Context) ([]string, error) {
 	out, err := run(ctx, "ip", "netns", "list")
 	if err != nil {
@@ -164,6 +173,13 @@ func pidsIn(ctx context.Context, ns string) ([]int, error) {
 // endProcesses ends what runs in a namespace: it is all the testbed's, since
 // the namespace is.
 func endProcesses(ctx context.Context, ns string) error {
+	var own, its syscall.Stat_t
+	if err := errors.Join(syscall.Stat("/proc/self/ns/net", &own), syscall.Stat("/run/netns/"+ns, &its)); err != nil {
+		return fmt.Errorf("tell namespace %s from ours: %w", ns, err)
+	}
+	if own.Dev == its.Dev && own.Ino == its.Ino {
+		return fmt.Errorf("end processes of namespace %s: it is the machine's own", ns)
+	}
 	deadline := time.Now().Add(killGrace)
 	sig := syscall.SIGTERM
 	for {
@@ -198,6 +214,11 @@ func (t *Testbed) tearDown(ctx context.Context) error {
 	}
 	for _, ns := range names {
 		if _, err := run(ctx, "ip", "netns", "del", ns); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if _, err := os.Stat("/run/netns/" + t.machineNS()); err == nil {
+		if _, err := run(ctx, "ip", "netns", "del", t.machineNS()); err != nil {
 			errs = append(errs, err)
 		}
 	}

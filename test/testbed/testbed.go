@@ -146,7 +146,7 @@ func (t *Testbed) writeConfig(i int) error {
 		Network:       daemon.NetworkConfig{Driver: "auto", Underlay: "eth0"},
 		Libvirt:       daemon.LibvirtConfig{Socket: h.socket},
 		Raft:          daemon.RaftConfig{NeverPeer: hc.NeverPeer},
-		Images:        daemon.ImagesConfig{Cache: t.cfg.ImageCache, Init: filepath.Join(t.cfg.Bin, "vcn-init")},
+		Images:        daemon.ImagesConfig{Cache: t.cfg.ImageCache, Init: filepath.Join(t.cfg.Bin, "vcn-init"), FetchNetns: "/run/netns/" + t.machineNS()},
 		LogLevel:      "debug",
 	}
 	if t.cfg.Images != "" {

@@ -80,13 +80,13 @@ func New(cfg Config) *Client {
 	return &Client{cfg}
 }
 
-// Assignment returns what this host has to hold, as soon as it differs from
-// what it was at index after, or unchanged (with a later index) when the long
-// poll has ended. It tries until ctx ends.
+// Assignment returns what this host has to hold, as soon as its version is
+// above after, or as it is when the long poll has ended. With after 0 the leader
+// itself answers at once. It tries until ctx ends.
 func (c *Client) Assignment(ctx context.Context, after uint64) (fsm.Assignment, error) {
 	var a fsm.Assignment
 	err := c.retry(ctx, "get assignment", func(ctx context.Context, peer string) error {
-		if peer == c.cfg.Host {
+		if peer == c.cfg.Host && after > 0 {
 			var err error
 			a, err = c.cfg.Local.Assignment(ctx, c.cfg.Host, after, c.cfg.Wait)
 			return err
@@ -96,7 +96,7 @@ func (c *Client) Assignment(ctx context.Context, after uint64) (fsm.Assignment, 
 		defer cancel()
 		a = fsm.Assignment{}
 		return c.do(ctx, peer, http.MethodGet, url, nil, &a)
-	}, true)
+	}, after > 0)
 	if err == nil && a.Host != c.cfg.Host {
 		return fsm.Assignment{}, fmt.Errorf("get assignment: it is of host %q: %w", a.Host, ErrRefused)
 	}
@@ -125,10 +125,12 @@ func (c *Client) post(ctx context.Context, what, path string, v any) error {
 	}, false)
 }
 
-// candidates are the peers to ask, best first.
+// candidates are the peers to ask, best first. Where reads may be answered from
+// this host's own state, it comes first if that is fresh, and not at all if not.
 func (c *Client) candidates(local bool) []string {
 	var ids []string
-	if local && c.cfg.Local != nil && c.cfg.Local.Fresh() {
+	own := c.cfg.Local != nil && c.cfg.Local.Fresh()
+	if local && own {
 		ids = append(ids, c.cfg.Host)
 	}
 	if id, _, ok := c.cfg.Peers.Leader(); ok {
@@ -139,11 +141,10 @@ func (c *Client) candidates(local bool) []string {
 	}
 	var out []string
 	for _, id := range ids {
-		// The own listener is asked over the network only where the own state
-		// cannot be asked directly: then the listener passes on to the leader.
-		if !slices.Contains(out, id) && (id != c.cfg.Host || local == (c.cfg.Local != nil && c.cfg.Local.Fresh()) || !local) {
-			out = append(out, id)
+		if slices.Contains(out, id) || local && !own && id == c.cfg.Host {
+			continue
 		}
+		out = append(out, id)
 	}
 	return out
 }

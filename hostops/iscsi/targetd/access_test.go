@@ -157,7 +157,8 @@ func TestRaisedGenerationCutsBeforeAdmitting(t *testing.T) {
 	e := r.publish(testExport("fenced", path, 1))
 	old := r.login(e)
 	done := make(chan error, 1)
-	release, entered := block(r.faults[path])
+	release, entered := block(r.faults(path))
+	defer release()
 	go func() {
 		_, err := old.Write(0, make([]byte, 4096))
 		if err == nil {
@@ -171,8 +172,13 @@ func TestRaisedGenerationCutsBeforeAdmitting(t *testing.T) {
 	next.Generation = 2 // and the very same access
 	published := make(chan error, 1)
 	go func() { published <- r.client.Publish(t.Context(), next) }()
-	if err := <-done; err != nil { // cut at once
-		t.Fatal(err)
+	select {
+	case err := <-done: // cut at once
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the session of the old generation is not cut")
 	}
 	_, err := initiator.Login(r.config(e))
 	wantRefused(t, err, 0x0301)

@@ -84,7 +84,7 @@ func TestDrainGivenUp(t *testing.T) {
 	r := newRig(t)
 	path := newVolume(t, 1<<20)
 	e := r.publish(testExport("stuck", path, 1))
-	release, entered := block(r.faults[path])
+	release, entered := block(r.faults(path))
 	defer release()
 	k := r.login(e)
 	go func() { _, _ = k.Write(0, make([]byte, 4096)) }()
@@ -123,7 +123,7 @@ func TestErrorsReachTheInitiator(t *testing.T) {
 	r := newRig(t)
 	path := newVolume(t, 1<<20)
 	e := r.publish(testExport("faulty", path, 1))
-	k, f := r.login(e), r.faults[path]
+	k, f := r.login(e), r.faults(path)
 	fail := func(which scsi.Op, err error) {
 		f.Inject(func(op scsi.Op, _, _ int64) error {
 			if op == which {
@@ -167,7 +167,7 @@ func TestQEMUSeesErrors(t *testing.T) {
 		{scsi.OpWrite, syscall.ENOSPC, "write 0 4k", "No space left on device"},
 		{scsi.OpZero, syscall.ENOSPC, "write -z 0 4k", "No space left on device"},
 	} {
-		r.faults[path].Inject(func(op scsi.Op, _, _ int64) error {
+		r.faults(path).Inject(func(op scsi.Op, _, _ int64) error {
 			if op == c.op {
 				return c.err
 			}
@@ -177,7 +177,7 @@ func TestQEMUSeesErrors(t *testing.T) {
 		if !bytes.Contains([]byte(out), []byte(c.want)) {
 			t.Errorf("%s with %v: QEMU says %q, want %q", c.cmd, c.err, out, c.want)
 		}
-		r.faults[path].Inject(nil)
+		r.faults(path).Inject(nil)
 	}
 }
 
@@ -187,7 +187,7 @@ func TestFailedFlushFailsTheUnitForGood(t *testing.T) {
 	r := newRig(t)
 	path := newVolume(t, 1<<20)
 	e := r.publish(testExport("flushed", path, 1))
-	k, f := r.login(e), r.faults[path]
+	k, f := r.login(e), r.faults(path)
 	f.Inject(func(op scsi.Op, _, _ int64) error {
 		if op == scsi.OpSync {
 			return syscall.EIO

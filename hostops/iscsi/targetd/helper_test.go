@@ -12,9 +12,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"vcn/hostops"
 	"vcn/hostops/iscsi/initiator"
@@ -28,7 +31,12 @@ func TestMain(m *testing.M) {
 	if v := os.Getenv(processEnv); v != "" {
 		os.Exit(process(strings.Split(v, ",")))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func process(a []string) int {
@@ -55,13 +63,14 @@ type rig struct {
 	t      *testing.T
 	srv    *Server
 	client *Client
-	faults map[string]*scsi.Faulty // by path
+	mu     sync.Mutex
+	files  map[string]*scsi.Faulty // by path; the one opened last
 	portal netip.AddrPort
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{faults: map[string]*scsi.Faulty{}}
+	r := &rig{files: map[string]*scsi.Faulty{}}
 	if x, ok := t.(*testing.T); ok {
 		r.t = x
 	}
@@ -79,8 +88,11 @@ func newRig(t testing.TB) *rig {
 			if err != nil {
 				return nil, err
 			}
-			r.faults[p] = scsi.WithFaults(f)
-			return r.faults[p], nil
+			w := scsi.WithFaults(f)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.files[p] = w
+			return w, nil
 		},
 	})
 	if err != nil {
@@ -93,6 +105,12 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(r.client.Close)
 	return r
+}
+
+func (r *rig) faults(path string) *scsi.Faulty {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.files[path]
 }
 
 func quiet() *slog.Logger {

@@ -19,16 +19,16 @@ import (
 
 // daemon is a target process of its own.
 type daemon struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	portal netip.AddrPort
 	cmd    *exec.Cmd
 	client *Client
 }
 
-func newDaemon(t *testing.T) *daemon {
+func newDaemon(t testing.TB) *daemon {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vcnt")
+	dir, err := os.MkdirTemp("", "vcnt") // short: a socket path has at most 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	d.start()
-	t.Cleanup(func() { d.end(syscall.SIGKILL); d.client.Close() })
+	t.Cleanup(func() { _ = d.end(syscall.SIGKILL); d.client.Close() })
 	return d
 }
 

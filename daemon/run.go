@@ -35,6 +35,7 @@ const (
 	stopTimeMax       = 10 * time.Second
 	registerEvery     = time.Minute
 	advertEvery       = 5 * time.Second
+	advertWall        = "wall" // this host's wall clock, RFC 3339
 	headerReadTimeMax = 10 * time.Second
 	idleConnTimeMax   = 2 * time.Minute
 	memoryLimitBytes  = 2 << 30 // soft: the garbage collector works harder before
@@ -250,11 +251,13 @@ func (d *Daemon) listenAPI() (net.Listener, error) {
 // lead is the leader's work for one term. The very first leader of all makes
 // the cluster's first record.
 func (d *Daemon) lead(ctx context.Context) {
-	if d.id.Bootstrap != nil {
-		if err := d.firstCommand(ctx); err != nil {
-			d.log.Error("make first record", "err", err)
-			return
+	for d.id.Bootstrap != nil && ctx.Err() == nil {
+		err := d.firstCommand(ctx)
+		if err == nil {
+			break
 		}
+		d.log.Error("make first record", "err", err)
+		pause(ctx, time.Second)
 	}
 	d.ctl.RunLeader(ctx)
 }
@@ -273,12 +276,11 @@ func (d *Daemon) firstCommand(ctx context.Context) error {
 			return r.Err
 		}
 	}
-	id := d.id
-	id.Bootstrap = nil
-	if err := saveIdentity(d.cfg.DataDir, id, false); err != nil {
-		return err
+	d.id.Bootstrap = nil
+	if err := saveIdentity(d.cfg.DataDir, d.id, false); err != nil {
+		// The state has the record; after a restart it is found there.
+		d.log.Warn("forget first record", "err", err)
 	}
-	d.id = id
 	return nil
 }
 
@@ -345,6 +347,8 @@ func (d *Daemon) advert(ctx context.Context) cluster.Advert {
 		API: h.API, Storage: h.Storage, Underlay: h.Underlay, CPUs: h.CPUs, MemoryBytes: h.MemoryBytes, StorageBytes: h.StorageBytes,
 		FreeCPUs: h.CPUs, FreeMemory: h.MemoryBytes, Version: h.Version, Accelerator: h.Accel, NetworkDriver: h.Network,
 	}
+	// The leader asks the others' clocks before it believes a jump of its own.
+	a.Extra = map[string]string{advertWall: time.Now().UTC().Format(time.RFC3339Nano)}
 	for _, c := range h.Classes {
 		a.Classes = append(a.Classes, string(c))
 	}

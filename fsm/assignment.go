@@ -41,6 +41,8 @@ type VolumeWork struct {
 	Recipe      string
 	ImageDigest string // empty while the image is not built
 	Generation  uint64
+	// Made is Volume.Made: what is not there any more must not be cloned again.
+	Made bool
 	// Access is who may log in; empty if the node runs on this same host and
 	// opens the volume directly.
 	Access []AccessWork
@@ -48,10 +50,10 @@ type VolumeWork struct {
 
 // AccessWork is hostops.Access as data.
 type AccessWork struct {
-	Initiator string
-	Addr      string
-	User      string
-	Secret    string
+	Host   string // host ID, from which its initiator's name is made
+	Addr   string
+	User   string
+	Secret string
 }
 
 // NodeWork is one node to run on this host.
@@ -99,13 +101,6 @@ type ClusterWork struct {
 	Rolls             []string
 	Secrets           map[string][]byte
 }
-
-// InitiatorIQN is the iSCSI name of a host's initiator.
-func InitiatorIQN(host string) string { return "iqn.2026-11.vcn:host." + host }
-
-// TargetIQN is the iSCSI name of a volume's target. It ends in the volume's
-// immutable id.
-func TargetIQN(volume string) string { return "iqn.2026-11.vcn:vol." + volume }
 
 // AssignmentFor computes the whole desired state of one host. Its lists are
 // sorted. An unknown host has an empty one.
@@ -182,7 +177,7 @@ func (w *work) volumes(r *Reservation) {
 		}
 		work := VolumeWork{
 			ID: vol.ID, Reservation: r.ID, Node: vol.Node, SizeBytes: vol.SizeBytes,
-			Recipe: vol.Recipe, Generation: vol.Generation,
+			Recipe: vol.Recipe, Generation: vol.Generation, Made: vol.Made,
 		}
 		if img, ok := w.Image(vol.Recipe); ok {
 			work.ImageDigest = img.Digest
@@ -190,7 +185,7 @@ func (w *work) volumes(r *Reservation) {
 		if n, ok := nodeNamed(r, vol.Node); ok && n.Host != w.self {
 			if h, err := w.host(n.Host); err == nil {
 				work.Access = []AccessWork{{
-					Initiator: InitiatorIQN(h.ID), Addr: h.Underlay, User: vol.User, Secret: vol.Secret,
+					Host: h.ID, Addr: h.Underlay, User: vol.User, Secret: vol.Secret,
 				}}
 			}
 		}

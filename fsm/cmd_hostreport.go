@@ -67,6 +67,9 @@ func (s *survey) merge(objects []Object) {
 		}
 		fresh[string(key(o.Kind, o.ID))] = &objectRow{Host: s.host, Object: o}
 	}
+	for _, o := range objects {
+		s.made(fresh[string(key(o.Kind, o.ID))])
+	}
 	for _, old := range all(scan[objectRow](t.reader, tabObjects, "id", key(s.host))) {
 		k := string(key(old.Kind, old.ID))
 		now, kept := fresh[k]
@@ -87,6 +90,22 @@ func (s *survey) merge(objects []Object) {
 		t.put(tabObjects, now)
 		s.changed(nil, now)
 	}
+}
+
+// made remembers that a volume has been made. It looks at what is there, not at
+// what changed, so that no order of commands can leave it out.
+func (s *survey) made(o *objectRow) {
+	if o.Kind != KindVolume || o.State != ObjReady {
+		return
+	}
+	v, ok := first[Volume](s.t.reader, tabVolumes, "id", key(o.ID))
+	if !ok || v.Host != s.host || v.Made {
+		return
+	}
+	now := *v
+	now.Made = true
+	s.t.put(tabVolumes, &now)
+	s.t.touch(s.host)
 }
 
 // ownerOf finds whose an object is that does not say so.

@@ -108,6 +108,7 @@ func (c ReservationCreate) book(t *tx, r *Reservation) error {
 		}
 	}
 	for _, v := range c.Volumes {
+		v.Made = false // no host has said so
 		t.put(tabVolumes, &v)
 	}
 	for _, l := range c.Leases {

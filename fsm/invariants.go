@@ -118,7 +118,7 @@ func (v *View) checkLeasesHeld() error {
 }
 
 // checkDisks: every node of a live reservation has its volume, served to its
-// generation, and there is no other volume.
+// generation, and there is no other volume. One that its host holds ready is made.
 func (v *View) checkDisks() error {
 	n := 0
 	for _, r := range v.live() {
@@ -130,6 +130,9 @@ func (v *View) checkDisks() error {
 			if vol.Generation != node.Generation {
 				return fmt.Errorf("volume %s is served to generation %d, node %s/%s has %d",
 					vol.ID, vol.Generation, r.ID, node.Name, node.Generation)
+			}
+			if o, ok := v.object(vol.Host, KindVolume, vol.ID); ok && o.State == ObjReady && !vol.Made {
+				return fmt.Errorf("volume %s is ready on %s and not known to be made", vol.ID, vol.Host)
 			}
 			n++
 		}

@@ -101,6 +101,60 @@ func TestNodeWaitsForItsVolumeUnderItsGeneration(t *testing.T) {
 	}
 }
 
+// TestAVolumeOnceReadyIsMadeForEver: the storage host is told, also after it
+// lost the volume, so that it does not clone an empty disk in its place.
+func TestAVolumeOnceReadyIsMadeForEver(t *testing.T) {
+	w := formed(t)
+	c := w.lab("lab")
+	for i := range c.Volumes {
+		c.Volumes[i].Made = true // a leader that says so does not know
+	}
+	w.must(c)
+	made := func(host string) (all, some bool) {
+		all = true
+		for _, v := range w.f.View().AssignmentFor(host).Volumes {
+			vol, _ := w.f.View().Volume(v.ID)
+			if vol.Made != v.Made {
+				t.Fatalf("volume %s: made %v, its host is told %v", v.ID, vol.Made, v.Made)
+			}
+			all, some = all && v.Made, some || v.Made
+		}
+		return all, some
+	}
+	w.work(1, "a") // builds both images
+	rep := w.obedient("a")
+	for i := range rep.Objects {
+		if rep.Objects[i].Kind == KindVolume {
+			rep.Objects[i].State = ObjWorking
+		}
+	}
+	w.must(rep)
+	if _, some := made("a"); some {
+		t.Fatal("a volume in work counts as made")
+	}
+	stray := w.obedient("a")
+	stray.Host = "b" // not its storage host
+	w.must(stray)
+	if _, some := made("a"); some {
+		t.Fatal("another host's word made a volume")
+	}
+	before := w.f.View().AssignmentFor("a").Version
+	w.must(w.obedient("a"))
+	if all, _ := made("a"); !all {
+		t.Fatal("ready volumes are not made")
+	}
+	if now := w.f.View().AssignmentFor("a").Version; now <= before {
+		t.Fatalf("the storage host is not woken: version %d, was %d", now, before)
+	}
+	w.must(HostReport{Host: "a", Applied: w.f.View().Index()}) // an empty store
+	if all, _ := made("a"); !all {
+		t.Fatal("a volume whose host lost it is to be made again")
+	}
+	if n := w.f.View().AssignmentFor("a").Nodes[0]; n.Run {
+		t.Fatal("a node may start on a lost volume")
+	}
+}
+
 func TestVolumeIsReachedOverTheNetworkOnlyFromAnotherHost(t *testing.T) {
 	w := formed(t)
 	w.must(w.lab("lab")) // volumes in turn on a, b, a; nodes on a, b, c
@@ -114,7 +168,7 @@ func TestVolumeIsReachedOverTheNetworkOnlyFromAnotherHost(t *testing.T) {
 		switch {
 		case v.Node == "frontend" && len(v.Access) != 0:
 			t.Errorf("a local volume is exported: %+v", v)
-		case v.Node == "compute-1" && (len(v.Access) != 1 || v.Access[0].Initiator != InitiatorIQN("c") || v.Access[0].Addr != "u-c"):
+		case v.Node == "compute-1" && (len(v.Access) != 1 || v.Access[0].Host != "c" || v.Access[0].Addr != "u-c"):
 			t.Errorf("access to the volume of c: %+v", v.Access)
 		}
 	}

@@ -166,6 +166,10 @@ type Volume struct {
 	Generation  uint64 // the one node generation it is served to
 	User        string // CHAP, of that generation
 	Secret      string
+	// Made is true from the first report on in which its host holds it ready.
+	// From then on its content is its owner's: if it is missing, it is lost, and
+	// is never cloned anew.
+	Made bool
 }
 
 // Kinds of leases.

@@ -99,6 +99,7 @@ func TestDomainSpecValidate(t *testing.T) {
 		"IQN":            func(s *DomainSpec) { s.Disk.ISCSI.IQN = "iqn.x/2" },
 		"initiator":      func(s *DomainSpec) { s.Disk.ISCSI.Initiator = "host" },
 		"LUN":            func(s *DomainSpec) { s.Disk.ISCSI.LUN = 256 },
+		"CHAP user that libvirt refuses": func(s *DomainSpec) { s.Disk.ISCSI.User = ".user" },
 		"half CHAP":      func(s *DomainSpec) { s.Disk.ISCSI.Secret = "" },
 	} {
 		s := good()

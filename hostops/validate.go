@@ -24,6 +24,9 @@ const (
 // file names, link aliases, XML and IQNs without quoting.
 var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 
+// chapUserPattern is what libvirt's schema takes as the user of a disk.
+var chapUserPattern = regexp.MustCompile(`^[a-zA-Z0-9_+-]*$`)
+
 func checkID(what, id string) error {
 	if len(id) > idBytesMax || !idPattern.MatchString(id) || strings.Contains(id, "..") {
 		return fmt.Errorf("%s %q: want 1-%d of a-z 0-9 '-' '.': %w", what, id, idBytesMax, ErrInvalid)
@@ -105,6 +108,8 @@ func (d Disk) validate() error {
 		return fmt.Errorf("iSCSI initiator %q is no IQN: %w", i.Initiator, ErrInvalid)
 	case (i.User == "") != (i.Secret == ""):
 		return fmt.Errorf("CHAP wants both a user and a secret: %w", ErrInvalid)
+	case !chapUserPattern.MatchString(i.User):
+		return fmt.Errorf("CHAP user %q: want letters, digits, '_', '+' and '-': %w", i.User, ErrInvalid)
 	case i.LUN < 0 || i.LUN > 255:
 		return fmt.Errorf("LUN %d is not within 0-255: %w", i.LUN, ErrInvalid)
 	}

@@ -66,13 +66,13 @@ func makeVolume(v fsm.VolumeWork, base string) runFunc {
 
 func serveVolume(v fsm.VolumeWork, path string) runFunc {
 	return func(ctx context.Context, a *Agent, _ func(string)) error {
-		e := hostops.Export{Volume: v.ID, Path: path, IQN: fsm.TargetIQN(v.ID), Generation: v.Generation}
+		e := hostops.Export{Volume: v.ID, Path: path, IQN: hostops.TargetIQN(v.ID), Generation: v.Generation}
 		for _, w := range v.Access {
 			addr, err := netip.ParseAddr(w.Addr)
 			if err != nil {
 				return fmt.Errorf("read access of volume %s: %w", v.ID, err)
 			}
-			e.Access = append(e.Access, hostops.Access{Initiator: w.Initiator, Addr: addr, User: w.User, Secret: w.Secret})
+			e.Access = append(e.Access, hostops.Access{Initiator: hostops.InitiatorIQN(w.Host), Addr: addr, User: w.User, Secret: w.Secret})
 		}
 		if err := a.cfg.Targets.Publish(ctx, e); err != nil {
 			return fmt.Errorf("serve volume %s: %w", v.ID, err)
@@ -214,8 +214,8 @@ func nodeDisk(n fsm.NodeWork, local hostops.Volume, host string) (hostops.Disk, 
 		return hostops.Disk{}, fmt.Errorf("read portal of node %s: %w", n.Node, err)
 	}
 	return hostops.Disk{ISCSI: &hostops.ISCSIDisk{
-		Portal: portal, IQN: fsm.TargetIQN(n.Volume), LUN: 1,
-		Initiator: fsm.InitiatorIQN(host), User: n.User, Secret: n.Secret,
+		Portal: portal, IQN: hostops.TargetIQN(n.Volume), LUN: 1,
+		Initiator: hostops.InitiatorIQN(host), User: n.User, Secret: n.Secret,
 	}}, nil
 }
 

@@ -60,6 +60,9 @@ const (
 	retryFirst      = 500 * time.Millisecond
 	retryMax        = 30 * time.Second
 	reportTimeout   = 10 * time.Second
+	observeTimeMax  = time.Minute      // a driver that hangs must not freeze the host
+	stepTimeMax     = 5 * time.Minute  // one step that makes or removes a thing
+	longStepTimeMax = 60 * time.Minute // one that moves or builds an image, or clones a volume
 
 	assignmentRetryMax = 5 * time.Second
 	reportGapMin       = 50 * time.Millisecond // bounds the log entries a busy host makes
@@ -86,6 +89,7 @@ type Agent struct {
 type step struct {
 	object  fsm.Object // what is reported while it runs
 	running bool
+	removes bool
 	cancel  context.CancelFunc
 	tries   int
 	next    time.Time // not before
@@ -113,7 +117,11 @@ func New(cfg Config) (*Agent, error) {
 	}
 	kept, err := loadAssignment(a.assignmentPath())
 	if err != nil {
-		return nil, err
+		// Without it this host waits for a peer's word before it does anything.
+		cfg.Log.Error("the assignment kept from before cannot be read and is set aside", "err", err)
+		if err := os.Rename(a.assignmentPath(), a.assignmentPath()+".damaged"); err != nil {
+			return nil, fmt.Errorf("set aside damaged assignment: %w", err)
+		}
 	}
 	if kept.Host == cfg.HostID {
 		a.assign = kept
@@ -157,6 +165,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
+// retry sets when the same step may run again. A step that was last due long
+// ago begins anew.
+func (s *step) retry() {
+	if time.Since(s.next) > 2*retryMax {
+		s.tries = 0
+	}
+	s.tries++
+	s.next = time.Now().Add(min(retryFirst<<min(s.tries-1, 10), retryMax))
+}
+
 // poke wakes the loop; wakes coalesce.
 func (a *Agent) poke() {
 	select {
@@ -188,9 +206,11 @@ func (a *Agent) pollAssignments(ctx context.Context) {
 		default:
 			// A host that has never had anything has version 0; asking after 1
 			// is a long poll all the same.
-			wait, after = retryFirst, max(as.Version, 1)
-			a.take(as)
-			continue
+			if err = a.take(as); err == nil {
+				wait, after = retryFirst, max(as.Version, 1)
+				continue
+			}
+			a.log.Error("keep assignment", "err", err)
 		}
 		sleep(ctx, wait)
 		wait = min(2*wait, assignmentRetryMax)
@@ -203,15 +223,17 @@ func (a *Agent) seenVersion() uint64 {
 	return a.assign.Version
 }
 
-// take makes an assignment the one to reconcile with, and keeps it.
-func (a *Agent) take(as fsm.Assignment) {
+// take keeps an assignment on disk and then makes it the one to reconcile with:
+// what is reported as seen must be what a restart would know.
+func (a *Agent) take(as fsm.Assignment) error {
+	if err := saveAssignment(a.assignmentPath(), as); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	a.assign, a.live = as, true
 	a.mu.Unlock()
-	if err := saveAssignment(a.assignmentPath(), as); err != nil {
-		a.log.Error("keep assignment", "err", err)
-	}
 	a.poke()
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -232,7 +254,9 @@ func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
 	// either as running or by what it made.
 	ranBefore := a.running()
 	a.mu.Unlock()
-	seen, err := observe(ctx, a.cfg)
+	octx, cancel := context.WithTimeout(ctx, observeTimeMax)
+	seen, err := observe(octx, a.cfg, a.nodesDir())
+	cancel()
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.Warn("observe host", "err", err)
@@ -278,7 +302,7 @@ func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time
 			a.steps[act.key] = s
 		}
 		if s.running {
-			if s.what != act.what && act.removes {
+			if act.removes && !s.removes {
 				s.cancel() // the thing being made is to go
 			}
 			continue
@@ -296,19 +320,23 @@ func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time
 		if wanted[key] {
 			continue
 		}
-		if s.running {
-			s.cancel()
-			continue
+		if !s.running {
+			delete(a.steps, key)
+		} else if !s.removes {
+			s.cancel() // removal goes on to its end: what is seen goes before the last of it
 		}
-		delete(a.steps, key)
 	}
 	return next
 }
 
 // start runs one action in a goroutine. The caller holds a.mu.
 func (a *Agent) start(ctx context.Context, s *step, act action) {
-	sctx, cancel := context.WithCancel(ctx)
-	s.running, s.cancel, s.object, s.what = true, cancel, act.object, act.what
+	limit := stepTimeMax
+	if act.long {
+		limit = longStepTimeMax
+	}
+	sctx, cancel := context.WithTimeout(ctx, limit)
+	s.running, s.removes, s.cancel, s.object, s.what = true, act.removes, cancel, act.object, act.what
 	a.wg.Go(func() {
 		defer cancel()
 		var err error
@@ -330,13 +358,17 @@ func (a *Agent) start(ctx context.Context, s *step, act action) {
 		}
 		a.mu.Lock()
 		s.running = false
-		if err != nil && sctx.Err() == nil {
-			s.tries++
-			s.failed = err.Error()
-			s.next = time.Now().Add(min(retryFirst<<min(s.tries-1, 10), retryMax))
-			a.log.Warn("failed, will retry", "what", act.what, "object", act.key, "err", err, "try", s.tries)
-		} else {
+		switch {
+		case errors.Is(sctx.Err(), context.Canceled):
 			s.tries, s.failed, s.next = 0, "", time.Time{}
+		case err != nil:
+			s.failed = err.Error()
+			s.retry()
+			a.log.Warn("failed, will retry", "what", act.what, "object", act.key, "err", err, "try", s.tries)
+		default:
+			// Should the same step be wanted again at once, it did not help.
+			s.failed = ""
+			s.retry()
 		}
 		a.mu.Unlock()
 		a.poke()

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"vcn/fsm"
@@ -20,6 +21,7 @@ type action struct {
 	key     string // kind/id: at most one step at a time
 	what    string // names the step; another name resets its backoff
 	removes bool
+	long    bool      // may take as long as an image takes to move or build
 	due     time.Time // with run nil: look again then
 	run     func(ctx context.Context, a *Agent, progress func(string)) error
 	object  fsm.Object
@@ -133,7 +135,7 @@ func diffVolume(in diffInput, v fsm.VolumeWork) action {
 	case !have && (!haveImage || image.Root == ""):
 		act.object.State, act.object.Message = fsm.ObjWaiting, "the image is being fetched"
 	case !have || got.SizeBytes < v.SizeBytes:
-		act.what, act.run = "make volume", makeVolume(v, image.Root)
+		act.what, act.run, act.long = "make volume", makeVolume(v, image.Root), true
 		act.object.State, act.object.Message = fsm.ObjWorking, "cloning the image"
 	case len(v.Access) > 0 && (!exported || exp.Generation != v.Generation || in.served[v.ID] != digest(v.Access)):
 		act.what, act.run = "serve volume", serveVolume(v, got.Path)
@@ -143,6 +145,9 @@ func diffVolume(in diffInput, v fsm.VolumeWork) action {
 	case len(v.Access) == 0 && exported:
 		act.what, act.run = "stop serving volume", withdrawVolume(v.ID)
 	case exp.Failed != "":
+		// Publishing again heals an export whose file could not be opened; one
+		// whose disk failed stays failed.
+		act.what, act.run = "serve volume again", serveVolume(v, got.Path)
 		act.object.State, act.object.Message = fsm.ObjFailed, exp.Failed
 	}
 	return act
@@ -162,6 +167,17 @@ func diffNodes(in diffInput) []action {
 		act := action{key: fsm.KindNode + "/" + key, removes: true, object: nodeObject(d.Reservation, d.Node, d.Generation, fsm.ObjStopping, "")}
 		if in.live {
 			act.what, act.run = "remove node", removeNode(d.Reservation, d.Node)
+		}
+		acts = append(acts, act)
+	}
+	for key := range in.seen.files {
+		if _, runs := in.seen.domains[key]; runs || want[key] {
+			continue
+		}
+		reservation, node, _ := strings.Cut(key, "/")
+		act := action{key: fsm.KindNode + "/" + key, removes: true, object: nodeObject(reservation, node, 0, fsm.ObjStopping, "")}
+		if in.live {
+			act.what, act.run = "remove node", removeNode(reservation, node)
 		}
 		acts = append(acts, act)
 	}
@@ -193,7 +209,12 @@ func diffNode(in diffInput, n fsm.NodeWork) action {
 			}
 			return act
 		case hostops.DomainPaused:
+			// Stopped on an I/O error: it goes on once its disk answers again,
+			// and stops again if it does not.
 			act.object.State, act.object.Message = fsm.ObjPaused, d.Detail
+			if nodeWaits(in, n) == "" {
+				act.what, act.run = "resume node", startNode(n, in.assign.Clusters[n.Reservation], in.seen)
+			}
 			return act
 		}
 		act.object.State, act.object.Message = fsm.ObjOff, d.Detail
@@ -258,12 +279,12 @@ func diffImages(in diffInput) []action {
 			act.object.Digest, act.object.SizeBytes, act.object.BootOnly = im.Digest, im.SizeBytes, im.Root == ""
 			covered[im.Digest] = true
 		case w.Build:
-			act.what, act.run = "build image", buildImage(w)
+			act.what, act.run, act.long = "build image", buildImage(w), true
 			act.object.State, act.object.Message = fsm.ObjWorking, "starting"
 		case w.Digest == "" || len(w.Sources) == 0:
 			act.object.State, act.object.Message = fsm.ObjWaiting, "another host builds it"
 		default:
-			act.what, act.run = "fetch image", fetchImage(w)
+			act.what, act.run, act.long = "fetch image", fetchImage(w), true
 			act.object.State, act.object.Message = fsm.ObjWorking, "fetching"
 			act.object.BootOnly = w.BootOnly
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"vcn/hostops"
@@ -16,15 +17,16 @@ type seen struct {
 	exports  map[string]hostops.ExportStatus
 	images   map[string]hostops.Image // by digest
 	recipes  map[string]string        // recipe to digest of a whole image
+	files    map[string]bool          // by nodeKey: seed and console log are here
 }
 
 // observe reads the host. Any part that cannot be read whole makes the round
 // void: acting on a short list would remove what is merely unseen.
-func observe(ctx context.Context, c Config) (seen, error) {
+func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 	s := seen{
 		domains: map[string]hostops.Domain{}, networks: map[int]hostops.Network{},
 		volumes: map[string]hostops.Volume{}, exports: map[string]hostops.ExportStatus{},
-		images: map[string]hostops.Image{}, recipes: map[string]string{},
+		images: map[string]hostops.Image{}, recipes: map[string]string{}, files: map[string]bool{},
 	}
 	domains, err := c.Domains.List(ctx)
 	if err != nil {
@@ -32,6 +34,13 @@ func observe(ctx context.Context, c Config) (seen, error) {
 	}
 	for _, d := range domains {
 		s.domains[nodeKey(d.Reservation, d.Node)] = d
+	}
+	dirs, err := filepath.Glob(filepath.Join(nodesDir, "*", "*"))
+	if err != nil {
+		return s, fmt.Errorf("list files of nodes: %w", err)
+	}
+	for _, d := range dirs {
+		s.files[nodeKey(filepath.Base(filepath.Dir(d)), filepath.Base(d))] = true
 	}
 	networks, err := c.Networks.List(ctx)
 	if err != nil {

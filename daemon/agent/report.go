@@ -72,6 +72,7 @@ type reporter struct {
 
 	mu   sync.Mutex
 	last fsm.HostReport
+	at   time.Time // when it was true
 	wake chan struct{}
 }
 
@@ -90,7 +91,7 @@ func newReporter(source Source, log *slog.Logger) *reporter {
 // set replaces what is to be sent.
 func (r *reporter) set(rep fsm.HostReport) {
 	r.mu.Lock()
-	r.last = rep
+	r.last, r.at = rep, time.Now()
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -110,7 +111,12 @@ func (r *reporter) run(ctx context.Context) {
 			return
 		case <-r.wake:
 		case <-again.C:
-			sent = ""
+			// What a host that cannot be observed once held is no news.
+			r.mu.Lock()
+			if time.Since(r.at) < reportAgain {
+				sent = ""
+			}
+			r.mu.Unlock()
 		}
 		for ctx.Err() == nil {
 			r.mu.Lock()

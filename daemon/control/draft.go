@@ -25,8 +25,8 @@ const (
 )
 
 // chapAlphabet has 64 characters, so that a random byte's low six bits choose
-// one evenly.
-const chapAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
+// one evenly. libvirt takes no others in a user's name.
+const chapAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // draft is all of a reservation that needs no state: it is made outside the
 // planner's lock.

@@ -4,6 +4,7 @@ package images
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -15,26 +16,36 @@ import (
 	"vcn/rolls"
 )
 
-// builtImages builds the frontend's and the worker's image of the built-in rolls.
-// VCN_CACHE names a directory to keep packages, trees and images in; without it
-// all is made anew.
+// cacheDir is shared by all rooted tests of one run: packages, trees, images.
+// VCN_CACHE names one to keep; without it all is made anew, once, and removed.
+var cacheDir = os.Getenv("VCN_CACHE")
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if cacheDir == "" {
+		dir, err := os.MkdirTemp("/var/tmp", "vcn-images-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		cacheDir = dir
+	}
+	return m.Run()
+}
+
+// builtImages builds the frontend's and the worker's image of the built-in
+// rolls, or finds those of an earlier test.
 func builtImages(ctx context.Context, t *testing.T) (*Store, map[string]rolls.Recipe, map[string]hostops.Image) {
 	t.Helper()
-	cache := os.Getenv("VCN_CACHE")
-	if cache == "" {
-		var err error
-		if cache, err = os.MkdirTemp("/var/tmp", "vcn-images-"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(cache) })
-	}
 	initPath := filepath.Join(t.TempDir(), "vcn-init")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", initPath, "vcn/rolls/vcninit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the init: %v\n%s", err, out)
 	}
-	s, err := New(Config{Dir: filepath.Join(cache, "images"), CacheDir: filepath.Join(cache, "cache"), InitPath: initPath,
+	s, err := New(Config{Dir: filepath.Join(cacheDir, "images"), CacheDir: filepath.Join(cacheDir, "cache"), InitPath: initPath,
 		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -60,10 +71,4 @@ func builtImages(ctx context.Context, t *testing.T) (*Store, map[string]rolls.Re
 		recipes[app], ims[app] = r, im
 	}
 	return s, recipes, ims
-}
-
-func TestBuild(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	builtImages(ctx, t)
 }

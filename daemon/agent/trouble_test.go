@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vcn/fsm"
+	"vcn/hostops"
+	"vcn/hostops/fake"
+)
+
+// readyRig is a rig whose one node is ready.
+func readyRig(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t, fake.Config{})
+	r.start()
+	r.peer.set(r.cluster(1, 1))
+	r.await("the node to be ready", func() bool { return r.peer.stateOf(fsm.KindNode) == fsm.ObjReady })
+	return r
+}
+
+func (r *rig) calls(name string) int {
+	n := 0
+	for _, c := range r.host.Calls() {
+		if len(c) >= len(name) && c[:len(name)] == name {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNodePausedOnAnIOErrorGoesOnByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		r.host.Pause("res-1", "frontend")
+		r.await("the node to run again", func() bool {
+			d, err := r.host.Domains().List(t.Context())
+			return err == nil && len(d) == 1 && d[0].State == hostops.DomainRunning
+		})
+	})
+}
+
+func TestStepThatDoesNotHelpIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		before := r.calls("Networks.Ensure")
+		// Ensure succeeds and the network stays unhealthy: a link below it is down.
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+					r.host.BreakNetwork(100, "the underlay is down")
+				}
+			}
+		}()
+		time.Sleep(10 * time.Minute)
+		close(stop)
+		synctest.Wait()
+		if n := r.calls("Networks.Ensure") - before; n < 10 || n > 60 {
+			t.Errorf("ensured %d times in 10 minutes, want some 20 to 30", n)
+		}
+	})
+}
+
+func TestDriverThatHangsDoesNotFreezeTheHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		r.host.Hang("Domains.List", 1)
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
+		r.await("everything to go", r.nothingLeft)
+	})
+}
+
+func TestReportOfAHostThatCannotBeObservedIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		r.host.Fail("Domains.List", 1<<30, errors.New("connection refused"))
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		r.peer.mu.Lock()
+		before := len(r.peer.reports)
+		r.peer.mu.Unlock()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		r.peer.mu.Lock()
+		defer r.peer.mu.Unlock()
+		if n := len(r.peer.reports) - before; n != 0 {
+			t.Errorf("%d reports in an hour in which the host was not seen, want none", n)
+		}
+	})
+}
+
+func TestDamagedKeptAssignmentIsSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		r.end()
+		path := filepath.Join(r.dir, "assignment.json")
+		if err := os.WriteFile(path, []byte("{\"Version\": 1, "), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		defer r.end()
+		r.await("a report", func() bool { return r.peer.stateOf(fsm.KindNode) == fsm.ObjReady })
+		if _, err := os.Stat(path + ".damaged"); err != nil {
+			t.Errorf("the damaged file is gone: %v", err)
+		}
+		if d, err := r.host.Domains().List(t.Context()); err != nil || len(d) != 1 || d[0].State != hostops.DomainRunning {
+			t.Errorf("domains %+v, %v: want the node still running", d, err)
+		}
+	})
+}
+
+func TestAssignmentThatCannotBeKeptIsNotActedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		// A directory in the file's place: renaming over it fails, as on a full disk.
+		path := filepath.Join(r.dir, "assignment.json")
+		if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "in the way"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		r.peer.set(fsm.Assignment{Version: 2, Host: "h1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r.nothingLeft() {
+			t.Fatal("acted on an assignment that a restart would not know")
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		r.await("everything to go once it can be kept", r.nothingLeft)
+	})
+}

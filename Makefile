@@ -6,6 +6,9 @@ export GOFLAGS
 # Packages, base trees and images that tests share between runs.
 export VCN_CACHE ?= $(CURDIR)/.cache
 GO = $(shell deploy/go-path)
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS = -X vcn/daemon.Version=$(VERSION) -X vcn/cli.Version=$(VERSION)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ROOTED_PKGS = ./hostops/... ./test/...
 
 .PHONY: help deps build demo demo-stop demo-purge test test-unit test-rooted bench lint clean
@@ -18,8 +21,8 @@ deps: ## install what is missing (Debian packages, Go)
 
 build: deps ## build vcnd, vcnctl, vcn-init and the demo into build/
 	@mkdir -p build
-	CGO_ENABLED=0 $(GO) build -trimpath -o build/ ./daemon/vcnd ./cli/vcnctl
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o build/vcn-init ./rolls/vcninit
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o build/ ./daemon/vcnd ./cli/vcnctl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -buildid=" -o build/vcn-init ./rolls/vcninit
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/vcn-demo ./test/demo
 
 demo: build ## three hosts, one reserved cluster, one job; leaves it running
@@ -33,10 +36,11 @@ demo-purge: ## end the demo and remove its cache too
 
 test: lint test-unit test-rooted ## everything that CI runs
 
-lint: deps ## formatting and vet
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+lint: deps ## formatting, vet and staticcheck
+	@bad=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git ls-files '*.go')) && test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags=rooted,hashicorpmetrics ./...
+	GOFLAGS=-buildvcs=false $(GO) run $(STATICCHECK) -tags hashicorpmetrics,rooted ./...
 
 test-unit: deps ## tests that need no root
 	$(GO) test -race -timeout 10m ./...

@@ -24,6 +24,29 @@ const (
 	CodeWrongCluster Code = "wrong_cluster" // 421: token or certificate of another cluster of hosts
 )
 
+// CodeOf is the code of an answer that carries none but its HTTP status.
+func CodeOf(status int) Code {
+	switch status {
+	case 400, 405, 406, 415, 422:
+		return CodeInvalid
+	case 401:
+		return CodeUnauthorized
+	case 403:
+		return CodeForbidden
+	case 404:
+		return CodeNotFound
+	case 409:
+		return CodeConflict
+	case 413:
+		return CodeTooLarge
+	case 421:
+		return CodeWrongCluster
+	case 502, 503, 504:
+		return CodeNoLeader
+	}
+	return CodeInternal
+}
+
 // FieldError names a field, its value and what would be right.
 type FieldError struct {
 	Field string `json:"field" doc:"path in the request, such as workers[0].memory"`

@@ -136,7 +136,8 @@ func (n *Node) LastContact() (ago time.Duration, ok bool) {
 }
 
 // IsLeader says whether this host leads the Raft group, as far as it knows:
-// a leader cut off believes it for one lease longer. Duties start only after a barrier.
+// a leader cut off believes it for one lease longer. Its state may not have
+// caught up yet: see Leading.
 func (n *Node) IsLeader() bool {
 	g := n.group.Load()
 	return g != nil && g.raft.State() == raft.Leader

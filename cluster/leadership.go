@@ -56,6 +56,16 @@ func (n *Node) RunAsLeader(name string, f func(ctx context.Context)) {
 	}
 }
 
+// Leading says whether this host leads and its state has caught up: the term's
+// barrier has passed, and duties run. That is later than IsLeader, which is true
+// as soon as the election is won, when older commands may still wait to be applied.
+func (n *Node) Leading() bool {
+	n.dutyMu.Lock()
+	t := n.term
+	n.dutyMu.Unlock()
+	return t != nil && t.ctx.Err() == nil && n.IsLeader()
+}
+
 // followLeadership turns one Raft instance's leadership changes into terms. It
 // always reads on, because raft waits for it.
 func (n *Node) followLeadership(g *group) {

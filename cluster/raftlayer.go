@@ -79,7 +79,7 @@ func (l *raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(handshakeTimeMax)); err == nil {
+	if err = conn.SetDeadline(time.Now().Add(handshakeTimeMax)); err == nil {
 		_, err = conn.Write(l.group[:])
 	}
 	if err == nil {

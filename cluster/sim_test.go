@@ -3,11 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -399,109 +397,4 @@ func TestWholeClusterRestartFindsItselfAgain(t *testing.T) {
 		w.commit("two", time.Second)
 		w.same(5 * time.Second)
 	})
-}
-
-func TestDutiesFollowTerms(t *testing.T) {
-	simulate(t, func(t *testing.T, w *world) {
-		var mu sync.Mutex
-		running, most, begun := 0, 0, 0
-		duty := func(ctx context.Context) {
-			mu.Lock()
-			running++
-			begun++
-			most = max(most, running)
-			mu.Unlock()
-			<-ctx.Done()
-			mu.Lock()
-			running--
-			mu.Unlock()
-		}
-		for range 3 {
-			w.add().RunAsLeader("count", duty)
-		}
-		w.wantRoles(3, 0, 10*time.Second)
-		for range 5 {
-			l := w.mustLead(3 * time.Second)
-			if err := l.group.Load().raft.LeadershipTransfer().Error(); err != nil {
-				t.Fatal(err)
-			}
-			w.eventually("another leader", 3*time.Second, func() bool { n := w.leader(); return n != nil && n != l })
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if running != 1 || most > 2 || begun != 6 {
-			t.Errorf("running %d, at most %d at once, %d begun; want 1, at most 2 while one steps down, 6", running, most, begun)
-		}
-	})
-}
-
-var seeds = flag.Int("cluster.seeds", 1, "seeds TestRandomFaults runs through")
-
-// TestRandomFaults cuts, kills and restarts at random, always leaving time to
-// recover at the end: nothing committed is ever lost, and the cluster lives in the end.
-func TestRandomFaults(t *testing.T) {
-	for seed := range uint64(*seeds) {
-		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
-			simulate(t, func(t *testing.T, w *world) { randomFaults(t, w, seed) })
-		})
-	}
-}
-
-func randomFaults(t *testing.T, w *world, seed uint64) {
-	rnd := rand.New(rand.NewPCG(seed, 7))
-	for range 5 {
-		w.add()
-	}
-	w.wantRoles(3, 1, 10*time.Second)
-	committed := map[string]uint64{}
-	for round := range 8 {
-		victim := w.hosts[rnd.IntN(len(w.hosts))]
-		switch fault := rnd.IntN(3); {
-		case fault == 0 && victim.Node != nil:
-			victim.kill()
-		case fault == 1:
-			w.sim.cut(func(a, b string) bool { return (a == victim.ip) != (b == victim.ip) })
-		}
-		for i := range 4 {
-			data := fmt.Sprintf("%d-%d", round, i)
-			if l := w.leader(); l != nil {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				if _, index, err := l.Apply(ctx, []byte(data)); err == nil {
-					committed[data] = index
-				}
-				cancel()
-			}
-			time.Sleep(time.Duration(rnd.IntN(15_000)) * time.Millisecond)
-		}
-		w.sim.cut(nil)
-		for _, h := range w.hosts {
-			if h.Node == nil && rnd.IntN(2) == 0 || round == 7 && h.Node == nil {
-				h.restart()
-			}
-		}
-		for len(w.up()) < 4 { // of three voters at most one is down at a time: a majority lives
-			for _, h := range w.hosts {
-				if h.Node == nil {
-					h.restart()
-					break
-				}
-			}
-		}
-		w.mustLead(20 * time.Second)
-	}
-	w.wantRoles(3, 1, 3*time.Minute)
-	w.commit("end", 5*time.Second)
-	w.same(10 * time.Second)
-	have := map[string]uint64{}
-	for _, e := range w.leader().fsm.all() {
-		have[e.Data] = e.Index
-	}
-	for data, index := range committed {
-		if have[data] != index {
-			t.Errorf("seed %d: entry %q was committed at %d, is at %d", seed, data, index, have[data])
-		}
-	}
-	if len(committed) < 12 {
-		t.Errorf("seed %d: only %d entries were committed", seed, len(committed))
-	}
 }

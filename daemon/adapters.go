@@ -26,6 +26,10 @@ const imageSilenceMax = 30 * time.Minute
 // clusterView is the cluster node as the API and the agents' client see it.
 type clusterView struct{ *cluster.Node }
 
+// IsLeader is true only once the state has caught up: a leader that answers
+// before would miss what was promised in the term before.
+func (v clusterView) IsLeader() bool { return v.Leading() }
+
 // Members lists hosts in the API's words.
 func (v clusterView) Members() []httpapi.Member {
 	leader, _, _ := v.Leader()
@@ -70,9 +74,19 @@ type controlMembers struct{ *cluster.Node }
 func (v controlMembers) Members() []control.Member {
 	var out []control.Member
 	for _, m := range v.Node.Members() {
-		out = append(out, control.Member{HostID: m.HostID, Status: string(m.Status), Gossip: m.Gossip})
+		out = append(out, control.Member{HostID: m.HostID, Status: string(m.Status), Gossip: m.Gossip, Wall: wallOf(m)})
 	}
 	return out
+}
+
+// wallOf is what a host's advert says of its clock; zero if it says nothing
+// that can be read.
+func wallOf(m cluster.Member) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, m.Extra[advertWall])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // Voters counts who votes, as the Raft configuration says.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -15,13 +14,13 @@ import (
 	"vcn/api"
 	"vcn/api/client"
 	"vcn/cluster/pki"
+	"vcn/daemon/control"
 	"vcn/fsm"
 )
 
 const (
 	operatorTokenLife = 365 * 24 * time.Hour
 	gossipKeyBytes    = 32
-	tokenSecretBytes  = 32
 	expectMax         = 5
 )
 
@@ -68,11 +67,13 @@ func Init(c Config, o InitOptions) (InitResult, error) {
 		return res, err
 	}
 	now := time.Now().UTC()
-	text := api.TokenText{
-		Kind: api.TokenOperator, ClusterID: clusterID, ID: newID(),
-		Secret: hex.EncodeToString(random(tokenSecretBytes)), CAFingerprint: pki.Fingerprint(ca.CertPEM),
+	text, token, err := control.NewToken(clusterID, ca.CertPEM, api.TokenOperator)
+	if err != nil {
+		return res, err
 	}
-	gossipKey := random(gossipKeyBytes)
+	token.Note, token.Created, token.Expires = "made by vcnd init", now, now.Add(operatorTokenLife)
+	gossipKey := make([]byte, gossipKeyBytes)
+	rand.Read(gossipKey) // never fails since Go 1.24
 	id := Identity{
 		ClusterID: clusterID, HostID: hostID, Name: c.Name, CA: ca.CertPEM, Cert: cert, Key: key, GossipKey: gossipKey,
 		Bootstrap: &fsm.ClusterInit{
@@ -80,16 +81,13 @@ func Init(c Config, o InitOptions) (InitResult, error) {
 				ClusterID: clusterID, Name: o.ClusterName, CACert: ca.CertPEM, CAKey: ca.KeyPEM, GossipKey: gossipKey,
 				Expect: o.Expect, Pools: pools, Created: now,
 			},
-			Token: fsm.Token{
-				ID: text.ID, Kind: api.TokenOperator, Note: "made by vcnd init", Hash: api.HashToken(text.String()),
-				Created: now, Expires: now.Add(operatorTokenLife),
-			},
+			Token: token,
 		},
 	}
 	if err := saveIdentity(c.DataDir, id, true); err != nil {
 		return res, err
 	}
-	return InitResult{ClusterID: clusterID, HostID: hostID, Token: text.String(), CA: ca.CertPEM, API: "https://" + c.API.Listen}, nil
+	return InitResult{ClusterID: clusterID, HostID: hostID, Token: text, CA: ca.CertPEM, API: "https://" + c.API.Listen}, nil
 }
 
 // pools checks what Init was given; every error names the flag.
@@ -198,10 +196,3 @@ func askToJoin(ctx context.Context, hosts []string, text api.TokenText, token st
 // newID is a UUID of version 7 (RFC 9562): unique without asking, ordered by
 // the time it was made.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
-
-// random returns n bytes that nobody can guess.
-func random(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails since Go 1.24
-	return b
-}

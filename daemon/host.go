@@ -21,7 +21,6 @@ import (
 	"vcn/hostops/iscsi/targetd"
 	"vcn/hostops/libvirt"
 	"vcn/hostops/netlink"
-	"vcn/hostops/volume"
 )
 
 // drivers are what this host does its work with.
@@ -43,7 +42,9 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 		return nil, fmt.Errorf("read what this machine is: %w", err)
 	}
 	log.Info("machine", "cpus", d.facts.CPUs, "memory", api.Quantity(d.facts.MemoryBytes), "accel", d.facts.Accel, "why", d.facts.AccelWhy)
-	if d.domains, err = libvirt.New(libvirt.Config{Socket: c.Libvirt.Socket, Accel: c.Libvirt.Accel, Log: log.With("room", "libvirt")}); err != nil {
+	if d.domains, err = libvirt.New(libvirt.Config{
+		Socket: c.Libvirt.Socket, Cluster: id.ClusterID, Accel: c.Libvirt.Accel, Log: log.With("room", "libvirt"),
+	}); err != nil {
 		return nil, fmt.Errorf("open libvirt: %w", err)
 	}
 	addr, err := netip.ParseAddr(c.Address)
@@ -51,7 +52,7 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 		return nil, fmt.Errorf("read address: %w", err)
 	}
 	nw, err := netlink.New(netlink.Config{
-		Driver: c.Network.Driver, Underlay: c.Network.Underlay, Local: addr, MTU: c.Network.MTU, Log: log.With("room", "netlink"),
+		Driver: c.Network.Driver, Cluster: id.ClusterID, Underlay: c.Network.Underlay, Local: addr, MTU: c.Network.MTU, Log: log.With("room", "netlink"),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open networks: %w", err), d.domains.Close())
@@ -65,7 +66,7 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), d.domains.Close())
 	}
 	if c.Has(api.ClassStorage) {
-		vols, err := volume.NewFile(volume.FileConfig{Dir: c.Storage.Dir, ReserveBytes: int64(c.Storage.Reserve), Log: log.With("room", "volume")})
+		vols, err := openStore(c, id, log.With("room", "volume"))
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open volumes: %w", err), d.domains.Close())
 		}

@@ -29,14 +29,13 @@ const gib = int64(1) << 30
 // world drives one FSM as a leader and its hosts would, and checks it after
 // every apply.
 type world struct {
-	t       tester
-	f       *FSM
-	now     time.Time
-	log     []*raft.Log
-	check   bool
-	before  map[string]Assignment
-	serial  int
-	scratch *FSM
+	t      tester
+	f      *FSM
+	now    time.Time
+	log    []*raft.Log
+	check  bool
+	before map[string]Assignment
+	serial int
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

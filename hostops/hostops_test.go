@@ -27,8 +27,8 @@ func TestTapNames(t *testing.T) {
 			}
 		}
 	}
-	if TapName("r", "n", 1, 0, 0) != TapName("r", "n", 1, 0, 0) {
-		t.Error("tap names change")
+	if again := TapName("r-1", "frontend", 1, 0, 0); seen[again] == "" {
+		t.Errorf("tap name %s is another than before", again)
 	}
 }
 
@@ -86,21 +86,21 @@ func TestDomainSpecValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*DomainSpec){
-		"CPUs":           func(s *DomainSpec) { s.CPUs = 256 },
-		"memory":         func(s *DomainSpec) { s.MemoryBytes = -1 },
-		"no kernel":      func(s *DomainSpec) { s.Kernel = "" },
-		"relative":       func(s *DomainSpec) { s.Initrd = "i" },
-		"bridge":         func(s *DomainSpec) { s.NICs[0].Bridge = strings.Repeat("b", 16) },
-		"no bridge":      func(s *DomainSpec) { s.NICs[0].Bridge = "" },
-		"InfiniBand MAC": func(s *DomainSpec) { s.NICs[0].MAC = "00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01" },
-		"MTU":            func(s *DomainSpec) { s.NICs[0].MTU = 100 },
-		"two disks":      func(s *DomainSpec) { s.Disk.Path = "/d" },
-		"no portal":      func(s *DomainSpec) { s.Disk.ISCSI.Portal = netip.AddrPort{} },
-		"IQN":            func(s *DomainSpec) { s.Disk.ISCSI.IQN = "iqn.x/2" },
-		"initiator":      func(s *DomainSpec) { s.Disk.ISCSI.Initiator = "host" },
-		"LUN":            func(s *DomainSpec) { s.Disk.ISCSI.LUN = 256 },
+		"CPUs":                           func(s *DomainSpec) { s.CPUs = 256 },
+		"memory":                         func(s *DomainSpec) { s.MemoryBytes = -1 },
+		"no kernel":                      func(s *DomainSpec) { s.Kernel = "" },
+		"relative":                       func(s *DomainSpec) { s.Initrd = "i" },
+		"bridge":                         func(s *DomainSpec) { s.NICs[0].Bridge = strings.Repeat("b", 16) },
+		"no bridge":                      func(s *DomainSpec) { s.NICs[0].Bridge = "" },
+		"InfiniBand MAC":                 func(s *DomainSpec) { s.NICs[0].MAC = "00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01" },
+		"MTU":                            func(s *DomainSpec) { s.NICs[0].MTU = 100 },
+		"two disks":                      func(s *DomainSpec) { s.Disk.Path = "/d" },
+		"no portal":                      func(s *DomainSpec) { s.Disk.ISCSI.Portal = netip.AddrPort{} },
+		"IQN":                            func(s *DomainSpec) { s.Disk.ISCSI.IQN = "iqn.x/2" },
+		"initiator":                      func(s *DomainSpec) { s.Disk.ISCSI.Initiator = "host" },
+		"LUN":                            func(s *DomainSpec) { s.Disk.ISCSI.LUN = 256 },
 		"CHAP user that libvirt refuses": func(s *DomainSpec) { s.Disk.ISCSI.User = ".user" },
-		"half CHAP":      func(s *DomainSpec) { s.Disk.ISCSI.Secret = "" },
+		"half CHAP":                      func(s *DomainSpec) { s.Disk.ISCSI.Secret = "" },
 	} {
 		s := good()
 		spoil(&s)

@@ -64,7 +64,7 @@ func readProblem(host string, resp *http.Response) error {
 	}
 	p.Status = resp.StatusCode
 	if p.Code == "" {
-		p.Code = codeOf(resp.StatusCode)
+		p.Code = api.CodeOf(resp.StatusCode)
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -72,29 +72,6 @@ func readProblem(host string, resp *http.Response) error {
 		return &busyError{problem: p, after: time.Duration(min(max(s, 0), 3600)) * time.Second}
 	}
 	return p
-}
-
-// codeOf guesses the code of an answer that carries none.
-func codeOf(status int) api.Code {
-	switch status {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return api.CodeInvalid
-	case http.StatusUnauthorized:
-		return api.CodeUnauthorized
-	case http.StatusForbidden:
-		return api.CodeForbidden
-	case http.StatusNotFound:
-		return api.CodeNotFound
-	case http.StatusConflict:
-		return api.CodeConflict
-	case http.StatusRequestEntityTooLarge:
-		return api.CodeTooLarge
-	case http.StatusMisdirectedRequest:
-		return api.CodeWrongCluster
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return api.CodeNoLeader
-	}
-	return api.CodeInternal
 }
 
 // failures are those of one round over the hosts.

@@ -1,4 +1,3 @@
-// Command vcnctl reserves and uses virtual clusters.
 package main
 
 import (

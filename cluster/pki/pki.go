@@ -1,18 +1,3 @@
-// Package pki makes the cluster's certificate authority and the certificates
-// of its hosts, and reads the identity out of them.
-//
-// It imports nothing of ours.
-//
-//	vcnd init:  NewCA ──▶ CertPEM (public), KeyPEM (secret, sealed in the replicated state)
-//	vcnd join:  NewCSR ──csr──▶ leader: CA.SignHost ──cert──▶ host
-//	connection: chain to this CA ∧ usage ∧ ParseIdentity = vcn://<cluster>/host/<host>
-//
-// Decisions: ECDSA P-256 everywhere, because browsers accept it and refuse
-// Ed25519. The signer, not the request, decides every name in a certificate:
-// of the CSR only the public key and the proof of possession are used. One host
-// certificate serves the internal listener and the public API. There is no
-// revocation list: a host is expelled by removing it from the replicated state,
-// and by rotating the CA when its key is believed stolen.
 package pki
 
 import (

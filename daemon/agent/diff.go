@@ -130,6 +130,9 @@ func diffVolume(in diffInput, v fsm.VolumeWork) action {
 	exp, exported := in.seen.exports[v.ID]
 	image, haveImage := in.seen.images[v.ImageDigest]
 	switch {
+	case !have && v.Made:
+		// To clone it again would hand its users an empty disk as theirs.
+		act.object.State, act.object.Message = fsm.ObjFailed, "its data is gone from this host's storage"
 	case !have && v.ImageDigest == "":
 		act.object.State, act.object.Message = fsm.ObjWaiting, "the image is being built"
 	case !have && (!haveImage || image.Root == ""):

@@ -101,6 +101,25 @@ func TestReportOfAHostThatCannotBeObservedIsNotRepeated(t *testing.T) {
 	})
 }
 
+func TestVolumeWhoseDataIsGoneIsNeverClonedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		as := r.cluster(2, 1)
+		as.Volumes[0].Made = true
+		r.peer.set(as)
+		if err := r.host.Volumes().Remove(t.Context(), volumeID); err != nil { // its file system is not mounted
+			t.Fatal(err)
+		}
+		r.await("the loss to be reported", func() bool { return r.peer.stateOf(fsm.KindVolume) == fsm.ObjFailed })
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if v, err := r.host.Volumes().List(t.Context()); err != nil || len(v) != 0 {
+			t.Fatalf("volumes %+v, %v: want none made", v, err)
+		}
+	})
+}
+
 func TestDamagedKeptAssignmentIsSetAside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := readyRig(t)

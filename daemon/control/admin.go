@@ -18,6 +18,7 @@ import (
 	"vcn/api"
 	"vcn/cluster/pki"
 	"vcn/fsm"
+	"vcn/rolls"
 )
 
 // joinPeersMax bounds the gossip addresses a joining host is told.
@@ -152,18 +153,20 @@ func (c *Control) Report(ctx context.Context, r fsm.HostReport) error {
 // the address the request came from; it becomes a name in the certificate.
 //
 // A host id belongs to who took it first: the id of a registered host is
-// refused while that host is alive.
+// refused, whatever has become of that host. A token lets one in; it must not
+// let one be somebody else, with that one's volumes and votes.
 func (c *Control) SignJoin(_ context.Context, req api.JoinRequest, remote string) (api.JoinResponse, error) {
 	v := c.cfg.State.View()
 	meta, ok := v.Meta()
 	if !ok {
 		return api.JoinResponse{}, fmt.Errorf("sign join: %w", fsm.ErrNotInitialized)
 	}
-	if h, ok := v.Host(req.HostID); ok && h.Status == fsm.HostAlive {
-		return api.JoinResponse{}, conflictHost("host id " + req.HostID + " belongs to a host that is alive")
+	if h, ok := v.Host(req.HostID); ok {
+		return api.JoinResponse{}, conflictHost(fmt.Sprintf("host id %s belongs to host %s, which is %s", req.HostID, h.Name, h.Status),
+			"vcnd join makes a new id each time; a host that has its data directory need not join again")
 	}
-	if h, ok := v.HostByName(req.Name); ok && h.ID != req.HostID {
-		return api.JoinResponse{}, conflictHost("another host is named " + req.Name)
+	if _, ok := v.HostByName(req.Name); ok {
+		return api.JoinResponse{}, conflictHost("another host is named "+req.Name, "give this host another name in its configuration; vcnctl host list shows all")
 	}
 	var ips []net.IP
 	if ip := remoteIP(remote); ip != nil {
@@ -180,9 +183,8 @@ func (c *Control) SignJoin(_ context.Context, req api.JoinRequest, remote string
 		GossipKey: base64.StdEncoding.EncodeToString(meta.GossipKey), Peers: c.gossipPeers()}, nil
 }
 
-func conflictHost(detail string) *api.Problem {
-	return &api.Problem{Status: http.StatusConflict, Code: api.CodeConflict, Detail: detail,
-		Next: "choose another id and name, or stop that host first (vcnctl host list)"}
+func conflictHost(detail, next string) *api.Problem {
+	return &api.Problem{Status: http.StatusConflict, Code: api.CodeConflict, Detail: detail, Next: next}
 }
 
 func remoteIP(remote string) net.IP {
@@ -211,6 +213,12 @@ func (c *Control) Rolls() []api.Roll {
 			Requires: r.Requires, Conflicts: r.Conflicts, Appliances: r.Appliances(), Digest: r.Digest()})
 	}
 	return out
+}
+
+// HostKey is the public ssh host key of a node, in the form of
+// authorized_keys; empty if the reservation keeps no secrets any more.
+func (c *Control) HostKey(r fsm.Reservation, node string) string {
+	return rolls.Secrets(r.Secrets).HostKey(node)
 }
 
 func sortImages(images []api.Image) {

@@ -9,6 +9,7 @@ import (
 	"vcn/api"
 	"vcn/cluster/pki"
 	"vcn/daemon/control/controltest"
+	"vcn/fsm"
 )
 
 func TestTokens(t *testing.T) {
@@ -58,9 +59,21 @@ func TestSignJoin(t *testing.T) {
 	if res.CA != string(r.CA.CertPEM) || len(res.Peers) != 3 || res.GossipKey == "" || strings.Contains(res.Cert, string(key)) {
 		t.Errorf("answer is %+v", res)
 	}
-	req.HostID, req.Name = controltest.HostID(0), "hn"
-	_, err = r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
-	problem(t, err, api.CodeConflict)
+	for _, status := range []string{fsm.HostAlive, fsm.HostDead, fsm.HostLeft} {
+		r.Apply(fsm.HostStatusSet{Host: controltest.HostID(0), Status: status})
+		for _, name := range []string{"hn", "h0"} { // h0 is its name
+			csr, _, err := pki.NewCSR(controltest.HostID(0), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken := api.JoinRequest{HostID: controltest.HostID(0), Name: name, CSR: string(csr)}
+			res, err := r.Control.SignJoin(t.Context(), taken, "10.9.0.77:5555")
+			problem(t, err, api.CodeConflict)
+			if res.Cert != "" || res.GossipKey != "" {
+				t.Errorf("the id of a host that is %s was given away as %s", status, name)
+			}
+		}
+	}
 	req.HostID, req.Name = "host-new", "h1"
 	_, err = r.Control.SignJoin(t.Context(), req, "10.9.0.77:5555")
 	problem(t, err, api.CodeConflict)

@@ -11,6 +11,8 @@ const (
 	// clockSleepMax bounds how long the clockwork sleeps without looking, as
 	// wall clocks may be set.
 	clockSleepMax = time.Minute
+	// clockDoubtEvery is how often it looks while the wall clock is not believed.
+	clockDoubtEvery = time.Second
 	// clockRetryEvery is its pace after a command that did not get through.
 	clockRetryEvery = 200 * time.Millisecond
 	// clockSpinMax is how many times one deadline may be due in a row before
@@ -27,9 +29,14 @@ func (c *Control) runClockwork(ctx context.Context) error {
 		at, ok := v.NextDeadline()
 		// Apply's time is max(state clock + 1 ns, wall): a deadline that the
 		// state's clock has passed already is due whatever the wall says.
+		now, doubt := c.clock.now()
 		wait := clockSleepMax
+		if doubt != nil {
+			wait = clockDoubtEvery
+			c.now() // complains
+		}
 		if ok {
-			wait = min(max(at.Sub(c.cfg.Now()), 0), clockSleepMax)
+			wait = min(max(at.Sub(now), 0), wait)
 			if !at.After(v.Clock()) {
 				wait = 0
 			}

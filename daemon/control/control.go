@@ -40,6 +40,8 @@ type Member struct {
 	HostID string
 	Status string // alive, suspect, dead, left
 	Gossip string // ip:port
+	// Wall is its wall clock as it last said, some seconds old; zero if unknown.
+	Wall time.Time
 }
 
 // Errors of an Applier that this package tells apart, as functions, because
@@ -70,6 +72,7 @@ type Control struct {
 	cfg     Config
 	recipes *recipes
 	planner *planner
+	clock   *clock
 }
 
 // applyTimeMax bounds one command from here to its answer.
@@ -94,7 +97,8 @@ func New(cfg Config) (*Control, error) {
 		cfg.Errors.Unknown = never
 	}
 	rs := newRecipes(cfg.Catalog)
-	return &Control{cfg: cfg, recipes: rs, planner: newPlanner(cfg.State, rs)}, nil
+	return &Control{cfg: cfg, recipes: rs, planner: newPlanner(cfg.State, rs),
+		clock: &clock{wall: cfg.Now, state: cfg.State, members: cfg.Members}}, nil
 }
 
 // RunLeader does the leader's work until ctx ends, which is when the term does.
@@ -142,7 +146,7 @@ func (c *Control) registerRolls(ctx context.Context) {
 // apply commits one command. The error is the FSM's refusal, or a *api.Problem
 // when the command could not be committed, or may not have been.
 func (c *Control) apply(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
-	entry, err := fsm.Encode(cmd, c.cfg.Now())
+	entry, err := fsm.Encode(cmd, c.now())
 	if err != nil {
 		return fsm.Result{}, err
 	}

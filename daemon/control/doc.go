@@ -42,6 +42,11 @@
 //     state (see lead.go), so that every leader plans alike.
 //   - home, where given, is added to the frontend's disk: the shared home is a part of
 //     the frontend's one volume.
+//   - A leader whose wall clock is wrong would end every reservation with its
+//     first command. So a jump of more than minutes is stamped only when a majority
+//     of the hosts that are alive show the same time by gossip (see clock.go);
+//     until then commands carry the state's clock, and time stands still. After
+//     a week without power all hosts agree, and all that is due happens at once.
 //   - A host is dead when gossip has said so for deadAfter; alive again after
 //     aliveAfter. A deliberate leave counts at once.
 package control

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"vcn/api"
 	"vcn/fsm"
@@ -60,9 +59,6 @@ func (c *Control) Reserve(ctx context.Context, spec api.Spec, project, owner, ke
 		c.cfg.Log.Debug("plan again", "reservation", d.id, "try", try, "err", err)
 	}
 }
-
-// now is the time of planning: the wall clock, or the state's if that is ahead.
-func (c *Control) now() time.Time { return c.cfg.Now().UTC() }
 
 // replay finds what a repeated request has made before. It stands before
 // planning, because the capacity may be gone: to the reservation itself.

@@ -2,7 +2,7 @@
 // OpenAPI document and documentation, health and metrics, and the internal
 // routes that agents and other hosts use.
 //
-// It may import api, fsm, rolls (to name a host key) and its own agentclient,
+// It may import api, fsm and its own agentclient,
 // huma, which is used nowhere else, and the Prometheus client. What it needs of
 // control and cluster it declares as interfaces (see server.go).
 //

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"vcn/api"
@@ -20,13 +21,14 @@ const (
 	// DefaultLeaderWait is how long a request is held while nobody leads.
 	DefaultLeaderWait = 5 * time.Second
 
+	bodyTimeMax       = 30 * time.Second      // longest time a request's body may take to come
 	leaderPollEvery   = 25 * time.Millisecond // pace of looking for a leader while a request is held
 	forwardRetryEvery = 50 * time.Millisecond // pace of asking again after a leader was lost
 	waitSecondsMax    = 60                    // longest long poll
 	forwardAnswerMax  = 90 * time.Second      // longest time for one forwarded request: a full long poll and slack
 	headerNotLeader   = "X-Vcn-Not-Leader"    // a forwarded request was refused before anything was done
 	forwardedBytesMax = 64 << 20              // longest answer that is passed on
-	queuedRequestsMax = 1024                  // requests served at once; more are answered 503
+	queuedRequestsMax = 1024                  // requests served at once on one listener; more are answered 503
 )
 
 // errNotLeader: the host asked does not lead; nothing was done.
@@ -39,7 +41,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	// on the internal listener.
 	r.Header.Del(api.HeaderForwarded)
 	r.Header.Del(headerSender)
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, BodyBytesMax)
 	if err != nil {
 		writeProblem(w, err)
 		return
@@ -165,7 +167,7 @@ func (s *Server) serveForwarded(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, noLeader("this host does not lead, and a request is forwarded only once"))
 		return
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, BodyBytesMax)
 	if err != nil {
 		writeProblem(w, err)
 		return
@@ -174,14 +176,28 @@ func (s *Server) serveForwarded(w http.ResponseWriter, r *http.Request) {
 	s.serveLocal(w, withBody(r, body))
 }
 
-// readBody reads a whole request body, at most BodyBytesMax.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, BodyBytesMax))
+// readBody reads a whole request body, at most bytesMax bytes of it, within
+// bodyTimeMax: who dribbles would hold a slot for ever.
+func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	ctl := http.NewResponseController(w)
+	if err := ctl.SetReadDeadline(time.Now().Add(bodyTimeMax)); err == nil {
+		// What follows may take longer: a long poll is held, and reading on is how
+		// the end of the connection is noticed.
+		defer ctl.SetReadDeadline(time.Time{})
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bytesMax))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, newProblem(http.StatusRequestEntityTooLarge, api.CodeTooLarge,
-			fmt.Sprintf("the request's body is over %d bytes", BodyBytesMax), "send less: large content belongs into rolls")
+			fmt.Sprintf("the request's body is over %d bytes", bytesMax), "send less: large content belongs into rolls")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close") // the rest of the body is no request
+		return nil, newProblem(http.StatusRequestTimeout, api.CodeInvalid,
+			fmt.Sprintf("the request's body did not come within %v", bodyTimeMax), "send it again")
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, api.CodeInvalid, "the request's body ended early", "send it again")
 	}

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +124,7 @@ func (s *Server) serveAgent(w http.ResponseWriter, r *http.Request, in any, do f
 	if !ok {
 		return
 	}
-	body, err := readAgentBody(w, r)
+	body, err := readBody(w, r, reportBytesMax)
 	if err != nil {
 		writeProblem(w, err)
 		return
@@ -170,14 +169,6 @@ const headerSender = "X-Vcn-Sender"
 
 // reportBytesMax bounds a report: fsm.ObjectsMax objects are some 16 MiB.
 const reportBytesMax = 16 << 20
-
-func readAgentBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, reportBytesMax)); err != nil {
-		return nil, newProblem(http.StatusRequestEntityTooLarge, api.CodeTooLarge, fmt.Sprintf("the body is over %d bytes, or ended early", reportBytesMax), "")
-	}
-	return b.Bytes(), nil
-}
 
 // passOn hands an agent's request to the leader. The agent itself repeats it
 // when that fails, so nothing is held here.

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -144,12 +143,8 @@ func (s *Server) registerOperations() {
 	add(s, operation("listImages", http.MethodGet, api.PathImages, "The images there are or will be", "", 200, forOwner),
 		func(context.Context, *nothing) (*listOf[api.Image], error) {
 			v := s.cfg.State.View()
-			return listAt(v.Index(), newShower(v).images()), nil
+			return listAt(v.Index(), s.newShower(v).images()), nil
 		})
 	add(s, operation("listLeases", http.MethodGet, api.PathLeases, "Who holds which VLAN, subnet, MAC and public address",
 		"A project's token sees its own project's.", 200, forOwner), s.listLeases)
-}
-
-func notFound(what, id string) *api.Problem {
-	return newProblem(http.StatusNotFound, api.CodeNotFound, fmt.Sprintf("there is no %s %s", what, id), "")
 }

@@ -23,7 +23,7 @@ func (s *Server) registerOperator() {
 	add(s, operation("listHosts", http.MethodGet, api.PathHosts, "The hosts there are, with what is free on each now", "", 200, forOperator),
 		func(context.Context, *nothing) (*listOf[api.Host], error) {
 			v := s.cfg.State.View()
-			return listAt(v.Index(), newShower(v).hosts(s.cfg.Cluster.Members())), nil
+			return listAt(v.Index(), s.newShower(v).hosts(s.cfg.Cluster.Members())), nil
 		})
 	addBody[api.ImageRequest](s, operation("wantImages", http.MethodPost, api.PathImages, "Have images built before they are needed", "", 202, forOperator), s.wantImages)
 	add(s, operation("listTokens", http.MethodGet, api.PathTokens, "The tokens there are, without their secrets", "", 200, forOperator), s.listTokens)
@@ -43,7 +43,7 @@ func (s *Server) wantImages(ctx context.Context, in *bodyIn) (*listOf[api.Image]
 		return nil, err
 	}
 	v := s.cfg.State.View()
-	images := slices.DeleteFunc(newShower(v).images(), func(i api.Image) bool { return !slices.Contains(recipes, i.Recipe) })
+	images := slices.DeleteFunc(s.newShower(v).images(), func(i api.Image) bool { return !slices.Contains(recipes, i.Recipe) })
 	return listAt(v.Index(), images), nil
 }
 

@@ -55,28 +55,8 @@ var installErrors = sync.OnceFunc(func() {
 	}
 })
 
-// codeFor is the code of errors that huma finds by itself.
-func codeFor(status int) api.Code {
-	switch status {
-	case http.StatusRequestEntityTooLarge:
-		return api.CodeTooLarge
-	case http.StatusUnauthorized:
-		return api.CodeUnauthorized
-	case http.StatusForbidden:
-		return api.CodeForbidden
-	case http.StatusNotFound:
-		return api.CodeNotFound
-	case http.StatusConflict:
-		return api.CodeConflict
-	}
-	if status >= http.StatusInternalServerError {
-		return api.CodeInternal
-	}
-	return api.CodeInvalid
-}
-
 func fromHuma(status int, msg string, errs []error) *api.Problem {
-	p := &api.Problem{Status: status, Title: http.StatusText(status), Detail: msg, Code: codeFor(status)}
+	p := &api.Problem{Status: status, Title: http.StatusText(status), Detail: msg, Code: api.CodeOf(status)}
 	if status == http.StatusUnprocessableEntity || status == http.StatusBadRequest {
 		p.Detail = "the request is not valid: " + msg
 	}

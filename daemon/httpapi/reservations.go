@@ -53,7 +53,7 @@ func (s *Server) listReservations(ctx context.Context, in *listReservationsIn) (
 		f.Project = who.Project
 	}
 	v := s.cfg.State.View()
-	show := newShower(v)
+	show := s.newShower(v)
 	var out []api.Reservation
 	for _, r := range v.Reservations(f) {
 		if in.State == "" || string(r.State) == in.State {
@@ -102,7 +102,7 @@ func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error
 	if now, ok := v.Reservation(r.ID); ok {
 		r = &now
 	}
-	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathReservations + "/" + r.ID, newShower(v).reservation(*r)}, nil
+	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathReservations + "/" + r.ID, s.newShower(v).reservation(*r)}, nil
 }
 
 type FindIn struct {
@@ -193,7 +193,7 @@ func (s *Server) getReservation(ctx context.Context, in *getReservationIn) (*one
 			r = now
 		}
 	}
-	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(r)}, nil
+	return &oneOf[api.Reservation]{at(v.Index()), s.newShower(v).reservation(r)}, nil
 }
 
 func (s *Server) release(ctx context.Context, in *FindIn) (*oneOf[api.Reservation], error) {
@@ -210,7 +210,7 @@ func (s *Server) release(ctx context.Context, in *FindIn) (*oneOf[api.Reservatio
 	if now, ok := v.Reservation(r.ID); ok {
 		done = &now
 	}
-	return &oneOf[api.Reservation]{at(v.Index()), newShower(v).reservation(*done)}, nil
+	return &oneOf[api.Reservation]{at(v.Index()), s.newShower(v).reservation(*done)}, nil
 }
 
 type EventsIn struct {
@@ -265,7 +265,7 @@ func (s *Server) eventPage(ctx context.Context, in EventsIn, reservation string)
 
 // visible leaves out what the asker may not know of.
 func (s *Server) visible(v *fsm.View, who principal, rows []fsm.Event) []api.Event {
-	show := newShower(v)
+	show := s.newShower(v)
 	out := []api.Event{}
 	mine := map[string]bool{}
 	for _, e := range rows {

@@ -46,6 +46,10 @@ type Control interface {
 	Report(ctx context.Context, r fsm.HostReport) error
 	// Rolls lists the rolls this host knows.
 	Rolls() []api.Roll
+	// HostKey is the public ssh host key of a node, to pin; empty if there is none.
+	HostKey(r fsm.Reservation, node string) string
+	// Health says why what it does cannot go well on this host; nil for nothing.
+	Health() error
 }
 
 // Cluster is this host's sight of the other hosts.
@@ -105,7 +109,6 @@ type Server struct {
 	internal http.Handler
 	docs     []byte
 	openapi  []byte
-	slots    chan struct{}
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 }
@@ -122,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{cfg: cfg, local: http.NewServeMux(), slots: make(chan struct{}, queuedRequestsMax)}
+	s := &Server{cfg: cfg, local: http.NewServeMux()}
 	if err := s.registerMetrics(); err != nil {
 		return nil, err
 	}
@@ -178,8 +181,10 @@ func (s *Server) serveLocal(w http.ResponseWriter, r *http.Request) {
 }
 
 // bounded counts requests, bounds how many are served at once, and turns a
-// panic into an answer.
+// panic into an answer. Each listener has its own bound: whatever the public does,
+// the hosts reach each other.
 func (s *Server) bounded(next http.Handler) http.Handler {
+	slots := make(chan struct{}, queuedRequestsMax)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}
 		begin := time.Now()
@@ -196,8 +201,8 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 			s.observe(r, rec.status, time.Since(begin))
 		}()
 		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
 			w.Header().Set("Retry-After", fmt.Sprint(retryAfterSeconds))
 			writeProblem(rec, newProblem(http.StatusServiceUnavailable, api.CodeInternal,
@@ -255,8 +260,12 @@ func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 // serveHealth says whether this host can serve: it knows a leader, and nothing
 // else is wrong with it.
 func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	checks := []func() error{s.cfg.Control.Health}
 	if s.cfg.Health != nil {
-		if err := s.cfg.Health(); err != nil {
+		checks = append(checks, s.cfg.Health)
+	}
+	for _, check := range checks {
+		if err := check(); err != nil {
 			writeProblem(w, newProblem(http.StatusServiceUnavailable, api.CodeInternal, err.Error(), ""))
 			return
 		}

@@ -7,7 +7,6 @@ import (
 
 	"vcn/api"
 	"vcn/fsm"
-	"vcn/rolls"
 )
 
 // What the API shows is built here, field by field, from the state's rows:
@@ -16,12 +15,13 @@ import (
 
 // shower builds API types from one view.
 type shower struct {
-	v     *fsm.View
-	names map[string]string // hosts by id
+	v       *fsm.View
+	names   map[string]string // hosts by id
+	hostKey func(r fsm.Reservation, node string) string
 }
 
-func newShower(v *fsm.View) *shower {
-	s := &shower{v: v, names: map[string]string{}}
+func (srv *Server) newShower(v *fsm.View) *shower {
+	s := &shower{v: v, names: map[string]string{}, hostKey: srv.cfg.Control.HostKey}
 	for _, h := range v.Hosts() {
 		s.names[h.ID] = h.Name
 	}
@@ -49,7 +49,7 @@ func (s *shower) reservation(r fsm.Reservation) api.Reservation {
 			Generation: n.Generation, State: n.State, Since: n.Since, Message: n.Message,
 		})
 		if n.Role == api.RoleFrontend && n.PublicIP != "" {
-			out.Frontend = &api.Frontend{Address: n.PublicIP, HostKey: rolls.Secrets(r.Secrets).HostKey(n.Name)}
+			out.Frontend = &api.Frontend{Address: n.PublicIP, HostKey: s.hostKey(r, n.Name)}
 		}
 	}
 	out.Spec.Rolls = slices.Clone(r.Spec.Rolls)
@@ -134,7 +134,7 @@ func (s *Server) status() api.Status {
 		ClusterID: meta.ClusterID, Name: meta.Name, Host: s.cfg.HostName, Forming: !meta.Formed, Expect: meta.Expect,
 		Reservations: v.ReservationCount(), Index: v.Index(), Version: s.cfg.Version,
 	}
-	show := newShower(v)
+	show := s.newShower(v)
 	if s.cfg.Cluster.IsLeader() {
 		out.Leader = s.cfg.HostName
 	} else if id, _, ok := s.cfg.Cluster.Leader(); ok {

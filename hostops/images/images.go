@@ -72,6 +72,7 @@ type Store struct {
 	// the context.
 	building chan struct{}
 	mu       sync.Mutex // guards renames into and removals from Dir
+	damaged  sync.Map   // digests of damaged images that were logged
 }
 
 var _ hostops.Images = (*Store)(nil)
@@ -161,7 +162,8 @@ func (s *Store) open(digest string) (im hostops.Image, err error) {
 	return im, nil
 }
 
-// List returns all images, by digest.
+// List returns all images, by digest. A damaged one is as good as absent: it is
+// logged, once, and left out, and one that is built or imported takes its place.
 func (s *Store) List(ctx context.Context) ([]hostops.Image, error) {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
@@ -175,6 +177,12 @@ func (s *Store) List(ctx context.Context) ([]hostops.Image, error) {
 		im, err := s.Get(ctx, e.Name())
 		if errors.Is(err, hostops.ErrNotFound) {
 			continue // removed meanwhile
+		}
+		if errors.Is(err, ErrCorrupt) {
+			if _, known := s.damaged.LoadOrStore(e.Name(), true); !known {
+				s.log.Error("image is damaged and is not used", "digest", e.Name(), "err", err)
+			}
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list images: %w", err)
@@ -192,22 +200,27 @@ func (s *Store) Remove(ctx context.Context, digest string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tmp, err := os.MkdirTemp(s.cfg.Dir, importPrefix)
-	if err != nil {
-		return fmt.Errorf("remove image %.12s: %w", digest, err)
-	}
-	err = os.Rename(filepath.Join(s.cfg.Dir, digest), filepath.Join(tmp, digest))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		_ = os.Remove(tmp)
-		return fmt.Errorf("remove image %.12s: %w", digest, err)
-	}
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := s.drop(digest); err != nil {
 		return fmt.Errorf("remove image %.12s: %w", digest, err)
 	}
 	return nil
 }
 
-// publish makes a finished directory visible under its digest.
+// drop removes whatever is at a digest's place; nothing there is success.
+func (s *Store) drop(digest string) error {
+	tmp, err := os.MkdirTemp(s.cfg.Dir, importPrefix)
+	if err != nil {
+		return err
+	}
+	err = os.Rename(filepath.Join(s.cfg.Dir, digest), filepath.Join(tmp, digest))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.RemoveAll(tmp)
+}
+
+// publish makes a finished directory visible under its digest, in the place of
+// a damaged one if there is one. The caller holds mu.
 func (s *Store) publish(tmp, digest string) error {
 	if err := syncDir(tmp); err != nil {
 		return err
@@ -215,9 +228,15 @@ func (s *Store) publish(tmp, digest string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
+	if _, err := s.open(digest); errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+		if err := s.drop(digest); err != nil {
+			return err
+		}
+	}
 	if err := os.Rename(tmp, filepath.Join(s.cfg.Dir, digest)); err != nil {
 		return err
 	}
+	s.damaged.Delete(digest)
 	return syncDir(s.cfg.Dir)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,14 +58,47 @@ func TestStoreGetListRemove(t *testing.T) {
 	}
 }
 
-func TestDamagedImageIsAnErrorNotAShortList(t *testing.T) {
-	s := openStore(t)
-	im := addImage(t, s, "r1", 1)
-	if err := os.Remove(im.Kernel); err != nil {
-		t.Fatal(err)
-	}
-	if ims, err := s.List(t.Context()); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("%v %v", ims, err)
+// TestADamagedImageIsLeftOutAndReplaced: one bad image must not make a host
+// blind for the others, and a good copy takes its place.
+func TestADamagedImageIsLeftOutAndReplaced(t *testing.T) {
+	for name, damage := range map[string]func(im hostops.Image) error{
+		"no kernel": func(im hostops.Image) error { return os.Remove(im.Kernel) },
+		"half a manifest": func(im hostops.Image) error {
+			return os.WriteFile(filepath.Join(im.Dir, manifestName), []byte("{"), 0o644)
+		},
+		"another's digest": func(im hostops.Image) error {
+			return os.WriteFile(filepath.Join(im.Dir, manifestName), []byte("{}"), 0o644)
+		},
+		"no manifest": func(im hostops.Image) error { return os.Remove(filepath.Join(im.Dir, manifestName)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			s := openStore(t)
+			s.log = slog.New(slog.NewTextHandler(&log, nil))
+			good, bad := addImage(t, s, "r1", 1), addImage(t, s, "r2", 2)
+			copied := exported(t, s, bad.Digest, false)
+			if err := damage(bad); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				ims, err := s.List(t.Context())
+				if err != nil || len(ims) != 1 || ims[0].Digest != good.Digest {
+					t.Fatalf("%+v, %v; want the good one", ims, err)
+				}
+			}
+			if n := strings.Count(log.String(), "digest="+bad.Digest); n != 1 && name != "no manifest" {
+				t.Errorf("it was logged %d times, want once: %s", n, log.String())
+			}
+			if im, err := s.Import(t.Context(), bytes.NewReader(copied)); err != nil || im.Recipe != "r2" || im.Root == "" {
+				t.Fatalf("a good copy: %+v, %v", im, err)
+			}
+			if ims, err := s.List(t.Context()); err != nil || len(ims) != 2 {
+				t.Errorf("%+v, %v; want both", ims, err)
+			}
+			if left, _ := filepath.Glob(filepath.Join(s.cfg.Dir, ".*")); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,9 @@ type Config struct {
 	Socket string
 	// URI is what to open there; empty means qemu:///system.
 	URI string
+	// Cluster is the id of the cluster of hosts that this host is of. Domains of
+	// another are foreign.
+	Cluster string
 	// Accel is auto (default), kvm or tcg.
 	Accel string
 	Log   *slog.Logger

@@ -16,8 +16,9 @@ const handshakeTimeout = 10 * time.Second
 // conn is one connection, and ends with the context it was made with.
 type conn struct {
 	*golibvirt.Libvirt
-	raw    net.Conn
-	unhook func() bool
+	cluster string // of hosts; its domains are ours
+	raw     net.Conn
+	unhook  func() bool
 }
 
 // given is a dialer for a connection that is there already.
@@ -32,7 +33,7 @@ func (d *Driver) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to libvirtd: %w", err)
 	}
-	c := &conn{Libvirt: golibvirt.NewWithDialer(given{raw}), raw: raw}
+	c := &conn{Libvirt: golibvirt.NewWithDialer(given{raw}), cluster: d.cluster, raw: raw}
 	stop := context.AfterFunc(hs, func() { raw.Close() })
 	err = c.ConnectToURI(golibvirt.ConnectURI(d.uri))
 	if !stop() && err == nil {

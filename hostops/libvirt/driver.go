@@ -29,12 +29,13 @@ const (
 // Driver runs nodes as libvirt domains. It is safe for concurrent use; calls
 // for one node follow each other.
 type Driver struct {
-	socket string
-	uri    string
-	accel  string
-	why    string
-	log    *slog.Logger
-	now    func() time.Time
+	socket  string
+	uri     string
+	cluster string
+	accel   string
+	why     string
+	log     *slog.Logger
+	now     func() time.Time
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -67,7 +68,7 @@ func New(c Config) (*Driver, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Driver{
-		socket: c.Socket, uri: c.URI, accel: accel, why: why, log: c.Log, now: time.Now,
+		socket: c.Socket, uri: c.URI, cluster: c.Cluster, accel: accel, why: why, log: c.Log, now: time.Now,
 		life: life, end: end, busy: map[string]chan struct{}{},
 	}, nil
 }
@@ -177,7 +178,7 @@ func (d *Driver) start(c *conn, s hostops.DomainSpec) error {
 		return err
 	}
 	in := input{DomainSpec: s, accel: d.accel, meta: meta{
-		Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: sum,
+		Cluster: d.cluster, Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: sum,
 		Started: d.now().UTC().Format(time.RFC3339Nano),
 	}}
 	for in.attempt = range tapAttempts {

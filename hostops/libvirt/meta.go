@@ -40,6 +40,7 @@ func domainName(reservation, node string) string {
 // meta is what we write into a domain.
 type meta struct {
 	XMLName     xml.Name `xml:"https://vcn.internal/domain/1 node"`
+	Cluster     string   `xml:"cluster,attr"`
 	Reservation string   `xml:"reservation,attr"`
 	Node        string   `xml:"node,attr"`
 	Generation  uint64   `xml:"generation,attr"`
@@ -58,7 +59,7 @@ func (m meta) element() (string, error) {
 	var out strings.Builder
 	fmt.Fprintf(&out, `<vcn:node xmlns:vcn="%s"`, metaNamespace)
 	for _, kv := range [][2]string{
-		{"reservation", m.Reservation}, {"node", m.Node}, {"generation", fmt.Sprint(m.Generation)},
+		{"cluster", m.Cluster}, {"reservation", m.Reservation}, {"node", m.Node}, {"generation", fmt.Sprint(m.Generation)},
 		{"digest", m.Digest}, {"started", m.Started},
 	} {
 		v, err := attr(kv[1])

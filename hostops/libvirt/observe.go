@@ -45,7 +45,8 @@ func (c *conn) find(reservation, node string) (*found, error) {
 	return have, nil
 }
 
-// observe reads one domain; nil without an error means that it is not ours.
+// observe reads one domain; nil without an error means that it is not ours, but
+// nobody's of us or of another cluster of hosts.
 func (c *conn) observe(dom golibvirt.Domain) (*found, error) {
 	state, reason, err := c.DomainGetState(dom, 0)
 	if err != nil {
@@ -66,7 +67,7 @@ func (c *conn) observe(dom golibvirt.Domain) (*found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dom.Name, err)
 	}
-	if !ours {
+	if !ours || m.Cluster != c.cluster {
 		return nil, nil
 	}
 	f := &found{dom: dom}

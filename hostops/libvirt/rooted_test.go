@@ -91,7 +91,7 @@ func (h *host) virsh(t *testing.T, args ...string) string {
 
 func (h *host) driver(t *testing.T) *Driver {
 	t.Helper()
-	d, err := New(Config{Socket: libvirtd.Socket(h.dir)})
+	d, err := New(Config{Socket: libvirtd.Socket(h.dir), Cluster: "c-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +142,7 @@ func TestLibvirt(t *testing.T) {
 			}
 		})
 	})
+	t.Run("another cluster's domain is foreign", func(t *testing.T) { otherCluster(t, h) })
 	t.Run("tap held by another process", func(t *testing.T) { tapHeld(t, h) })
 	t.Run("secret is set before the start and forgotten", func(t *testing.T) { secretLife(t, h) })
 	t.Run("a silent libvirtd ends with the context", func(t *testing.T) { silent(t, h) })
@@ -149,6 +150,35 @@ func TestLibvirt(t *testing.T) {
 	t.Run("a killed guest has crashed", func(t *testing.T) { killed(t, h) })
 	t.Run("every device starts", func(t *testing.T) { devices(t, h) })
 	t.Run("times", func(t *testing.T) { times(t, h) })
+}
+
+// otherCluster: two clusters of hosts that use one libvirtd see and touch only
+// their own machines.
+func otherCluster(t *testing.T, h *host) {
+	theirs, err := New(Config{Socket: libvirtd.Socket(h.dir), Cluster: "c-2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { theirs.Close() })
+	ours := h.driver(t)
+	s := h.specs(t, theirs)("frontend", 1)
+	ctx := t.Context()
+	if err := theirs.Ensure(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := ours.List(ctx); err != nil || len(all) != 0 {
+		t.Errorf("the other cluster's domains are listed: %+v, %v", all, err)
+	}
+	for verb, err := range map[string]error{
+		"Ensure": ours.Ensure(ctx, s), "Stop": ours.Stop(ctx, s.Reservation, s.Node, 0), "Remove": ours.Remove(ctx, s.Reservation, s.Node),
+	} {
+		if !errors.Is(err, hostops.ErrForeign) {
+			t.Errorf("%s: %v, want ErrForeign", verb, err)
+		}
+	}
+	if all, err := theirs.List(ctx); err != nil || len(all) != 1 || all[0].State != hostops.DomainRunning {
+		t.Errorf("their domains: %+v, %v", all, err)
+	}
 }
 
 func (h *host) foreign(t *testing.T, s hostops.DomainSpec) {

@@ -35,7 +35,7 @@ func nodeSpec() hostops.DomainSpec {
 
 func nodeInput(accel string, s hostops.DomainSpec) input {
 	return input{DomainSpec: s, accel: accel, meta: meta{
-		Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: "abc", Started: "2026-12-01T09:00:00Z",
+		Cluster: "0192f0c1-0000-7000-8000-00000000c1a5", Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: "abc", Started: "2026-12-01T09:00:00Z",
 	}}
 }
 
@@ -135,7 +135,7 @@ func TestTapNamesDiffer(t *testing.T) {
 }
 
 func TestMetadataRoundTrip(t *testing.T) {
-	want := meta{Reservation: "r-1", Node: `a"<b>`, Generation: 1<<64 - 1, Digest: "d", Started: "2026-12-01T09:00:00.000000001Z"}
+	want := meta{Cluster: "c<1>", Reservation: "r-1", Node: `a"<b>`, Generation: 1<<64 - 1, Digest: "d", Started: "2026-12-01T09:00:00.000000001Z"}
 	element, err := want.element()
 	if err != nil {
 		t.Fatal(err)

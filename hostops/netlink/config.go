@@ -9,6 +9,9 @@ import (
 type Config struct {
 	// Driver is auto (default), vlan or vxlan.
 	Driver string
+	// Cluster is the id of the cluster of hosts that this host is of, at most
+	// 64 letters, digits and '-'. Links of another are foreign.
+	Cluster string
 	// Underlay is the link that carries the frames. Empty means the link that
 	// has the address Local.
 	Underlay string

@@ -7,7 +7,8 @@
 //	          vlan driver:  802.1Q link of the underlay, VLAN 20
 //	          vxlan driver: VXLAN link, VNI base + 20, one flood entry per peer
 //
-// Both links carry the alias vcn:<reservation>, and that alone makes them ours.
+// Both links carry the alias vcn:<cluster of hosts>:<reservation>, and that
+// alone makes them ours: those of another cluster of hosts are foreign.
 // The kernel cannot set an alias while it creates a link, so they are created
 // in our link group; a link of that group and name without an alias is
 // half-made, and is made anew.

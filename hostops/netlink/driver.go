@@ -67,6 +67,8 @@ func (c Config) check() error {
 	switch {
 	case c.Driver != "" && c.Driver != "auto" && c.Driver != VLAN && c.Driver != VXLAN:
 		return fmt.Errorf("driver %q is not auto, vlan or vxlan", c.Driver)
+	case strings.Trim(c.Cluster, "-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || len(c.Cluster) > clusterBytesMax:
+		return fmt.Errorf("cluster %q: want at most %d letters, digits and '-'", c.Cluster, clusterBytesMax)
 	case c.VNIBase < 0 || c.VNIBase+hostops.VLANMax > vniMax:
 		return fmt.Errorf("VNI base %d is not within 0-%d", c.VNIBase, vniMax-hostops.VLANMax)
 	case c.MTU < hostops.MTUMin || c.MTU > hostops.MTUMax:
@@ -78,6 +80,8 @@ func (c Config) check() error {
 	}
 	return nil
 }
+
+func (d *Driver) mark() mark { return markOf(d.cfg.Cluster) }
 
 // Driver is hostops.Networks.
 func (d *Driver) Driver() (name, why string) { return d.driver, d.why }
@@ -151,12 +155,12 @@ func (d *Driver) Ensure(ctx context.Context, s hostops.NetworkSpec) (string, err
 
 // claim decides what to do about a link that may be there: keep it, or nil to
 // make it. Links of others are refused, half-made ones removed.
-func claim(h *nl.Handle, name, reservation string) (nl.Link, error) {
+func (m mark) claim(h *nl.Handle, name, reservation string) (nl.Link, error) {
 	l, err := link(h, name)
 	if err != nil || l == nil {
 		return nil, err
 	}
-	switch whose(l, reservation) {
+	switch m.whose(l, reservation) {
 	case ownerOurs:
 		return l, nil
 	case ownerOther:
@@ -168,7 +172,7 @@ func claim(h *nl.Handle, name, reservation string) (nl.Link, error) {
 }
 
 // create adds a link and marks it.
-func create(h *nl.Handle, l nl.Link, reservation string) (nl.Link, error) {
+func (m mark) create(h *nl.Handle, l nl.Link, reservation string) (nl.Link, error) {
 	name := l.Attrs().Name
 	if err := h.LinkAdd(l); err != nil {
 		return nil, fmt.Errorf("add link %s: %w", name, err)
@@ -180,7 +184,7 @@ func create(h *nl.Handle, l nl.Link, reservation string) (nl.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.LinkSetAlias(made, alias(reservation)); err != nil {
+	if err := h.LinkSetAlias(made, m.alias(reservation)); err != nil {
 		return nil, fmt.Errorf("mark link %s: %w", name, err)
 	}
 	return made, nil
@@ -196,7 +200,7 @@ func del(h *nl.Handle, l nl.Link) error {
 
 func (d *Driver) ensureBridge(h *nl.Handle, s hostops.NetworkSpec) (nl.Link, error) {
 	name := hostops.BridgeName(s.VLAN)
-	have, err := claim(h, name, s.Reservation)
+	have, err := d.mark().claim(h, name, s.Reservation)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +218,7 @@ func (d *Driver) ensureBridge(h *nl.Handle, s hostops.NetworkSpec) (nl.Link, err
 		if attrs.HardwareAddr, err = fixedMAC(); err != nil {
 			return nil, err
 		}
-		if have, err = create(h, &nl.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}, s.Reservation); err != nil {
+		if have, err = d.mark().create(h, &nl.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}, s.Reservation); err != nil {
 			return nil, err
 		}
 	}
@@ -292,7 +296,7 @@ func settle(h *nl.Handle, l nl.Link, mtu int) error {
 func (d *Driver) ensurePort(h *nl.Handle, s hostops.NetworkSpec, u underlay, bridge nl.Link) error {
 	want := d.desiredPort(s, u)
 	name := want.Attrs().Name
-	have, err := claim(h, name, s.Reservation)
+	have, err := d.mark().claim(h, name, s.Reservation)
 	if err != nil {
 		return err
 	}
@@ -306,7 +310,7 @@ func (d *Driver) ensurePort(h *nl.Handle, s hostops.NetworkSpec, u underlay, bri
 		}
 	}
 	if have == nil {
-		if have, err = create(h, want, s.Reservation); err != nil {
+		if have, err = d.mark().create(h, want, s.Reservation); err != nil {
 			return err
 		}
 	}
@@ -408,7 +412,7 @@ func (d *Driver) Remove(ctx context.Context, vlan int) error {
 			if l == nil {
 				continue
 			}
-			if whose(l, "") == ownerForeign {
+			if d.mark().whose(l, "") == ownerForeign {
 				return fmt.Errorf("link %s: %w", name, hostops.ErrForeign)
 			}
 			taps, err := tapsOn(h, l)
@@ -442,5 +446,5 @@ func (d *Driver) List(ctx context.Context) ([]hostops.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list networks: %w", err)
 	}
-	return summarize(links), nil
+	return d.mark().summarize(links), nil
 }

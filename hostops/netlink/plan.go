@@ -18,7 +18,9 @@ const (
 	VLAN  = "vlan"
 	VXLAN = "vxlan"
 
-	aliasPrefix = hostops.Mark + ":"
+	// clusterBytesMax keeps aliases below the kernel's 255 bytes: hostops allows
+	// reservations of 63.
+	clusterBytesMax = 64
 	// linkGroup marks links that were created by us, from their first instant:
 	// "vcn" in ASCII.
 	linkGroup = 0x76636e
@@ -34,7 +36,13 @@ const (
 	overheadIPv6 = 70
 )
 
-func alias(reservation string) string { return aliasPrefix + reservation }
+// mark begins the alias of every link of ours, of this cluster of hosts, and
+// the reservation ends it. The kernel takes aliases of up to 255 bytes.
+type mark string
+
+func markOf(cluster string) mark { return mark(hostops.Mark + ":" + cluster + ":") }
+
+func (m mark) alias(reservation string) string { return string(m) + reservation }
 
 // owner says whose a link is.
 type owner int
@@ -46,12 +54,12 @@ const (
 	ownerHalfMade       // ours, but its maker died before it was marked
 )
 
-func whose(l nl.Link, reservation string) owner {
+func (m mark) whose(l nl.Link, reservation string) owner {
 	a := l.Attrs()
 	switch {
-	case a.Alias == alias(reservation):
+	case a.Alias == m.alias(reservation):
 		return ownerOurs
-	case strings.HasPrefix(a.Alias, aliasPrefix):
+	case strings.HasPrefix(a.Alias, string(m)):
 		return ownerOther
 	case a.Alias == "" && a.Group == linkGroup:
 		return ownerHalfMade
@@ -199,12 +207,12 @@ func vlanOf(name string) (vlan int, bridge, ok bool) {
 }
 
 // summarize turns all links of a host into the networks of ours among them.
-func summarize(links []nl.Link) []hostops.Network {
+func (m mark) summarize(links []nl.Link) []hostops.Network {
 	type pair struct{ bridge, port nl.Link }
 	found := map[int]*pair{}
 	for _, l := range links {
 		vlan, bridge, ok := vlanOf(l.Attrs().Name)
-		if !ok || whose(l, "") == ownerForeign {
+		if !ok || m.whose(l, "") == ownerForeign {
 			continue
 		}
 		p := found[vlan]
@@ -221,7 +229,7 @@ func summarize(links []nl.Link) []hostops.Network {
 	var out []hostops.Network
 	for vlan, p := range found {
 		n := hostops.Network{VLAN: vlan, Bridge: hostops.BridgeName(vlan)}
-		n.Reservation, n.Detail = judge(p.bridge, p.port)
+		n.Reservation, n.Detail = m.judge(p.bridge, p.port)
 		n.Healthy = n.Detail == ""
 		out = append(out, n)
 	}
@@ -230,12 +238,12 @@ func summarize(links []nl.Link) []hostops.Network {
 }
 
 // judge says whose network it is and what is wrong with it.
-func judge(bridge, port nl.Link) (reservation, detail string) {
+func (m mark) judge(bridge, port nl.Link) (reservation, detail string) {
 	for _, l := range []nl.Link{port, bridge} { // the bridge's word counts
 		if l == nil {
 			continue
 		}
-		if r, ok := strings.CutPrefix(l.Attrs().Alias, aliasPrefix); ok {
+		if r, ok := strings.CutPrefix(l.Attrs().Alias, string(m)); ok {
 			reservation = r
 		}
 	}

@@ -149,20 +149,21 @@ func portLink(vlan, master int, alias string) *nl.Vxlan {
 }
 
 func TestSummarize(t *testing.T) {
-	down := portLink(22, 3, "vcn:r-3")
+	down := portLink(22, 3, "vcn:c-1:r-3")
 	down.Flags = 0
 	half := bridgeLink(24, 9, "")
 	half.Group = linkGroup
-	got := summarize([]nl.Link{
-		bridgeLink(20, 1, "vcn:r-1"), portLink(20, 1, "vcn:r-1"),
-		bridgeLink(21, 2, "vcn:r-2"),
-		bridgeLink(22, 3, "vcn:r-3"), down,
-		portLink(23, 0, "vcn:r-4"),
+	got := markOf("c-1").summarize([]nl.Link{
+		bridgeLink(20, 1, "vcn:c-1:r-1"), portLink(20, 1, "vcn:c-1:r-1"),
+		bridgeLink(21, 2, "vcn:c-1:r-2"),
+		bridgeLink(22, 3, "vcn:c-1:r-3"), down,
+		portLink(23, 0, "vcn:c-1:r-4"),
 		half,
+		bridgeLink(28, 7, "vcn:c-2:r-1"), portLink(28, 7, "vcn:c-2:r-1"),
 		bridgeLink(25, 4, "somebody's"), portLink(25, 4, ""),
-		bridgeLink(26, 5, "vcn:r-6"), portLink(26, 4, "vcn:r-6"),
-		bridgeLink(27, 6, "vcn:r-7"), portLink(27, 6, "vcn:r-8"),
-		&nl.Dummy{LinkAttrs: nl.LinkAttrs{Name: "vcnb020", Alias: "vcn:r-9"}},
+		bridgeLink(26, 5, "vcn:c-1:r-6"), portLink(26, 4, "vcn:c-1:r-6"),
+		bridgeLink(27, 6, "vcn:c-1:r-7"), portLink(27, 6, "vcn:c-1:r-8"),
+		&nl.Dummy{LinkAttrs: nl.LinkAttrs{Name: "vcnb020", Alias: "vcn:c-1:r-9"}},
 		&nl.Dummy{LinkAttrs: nl.LinkAttrs{Name: "vcntabcdefghijk", Alias: ""}},
 	})
 	var lines []string
@@ -189,11 +190,12 @@ func TestWhose(t *testing.T) {
 		group uint32
 		want  owner
 	}{
-		{"vcn:r", 0, ownerOurs}, {"vcn:other", linkGroup, ownerOther}, {"", linkGroup, ownerHalfMade},
+		{"vcn:c-1:r", 0, ownerOurs}, {"vcn:c-1:other", linkGroup, ownerOther},
+		{"vcn:c-2:r", linkGroup, ownerForeign}, {"vcn:c-11:r", 0, ownerForeign}, {"vcn::r", 0, ownerForeign}, {"vcn:r", 0, ownerForeign}, {"", linkGroup, ownerHalfMade},
 		{"", 0, ownerForeign}, {"vc:r", 0, ownerForeign}, {"somebody's", linkGroup, ownerForeign},
 	} {
 		l := &nl.Dummy{LinkAttrs: nl.LinkAttrs{Alias: c.alias, Group: c.group}}
-		if got := whose(l, "r"); got != c.want {
+		if got := markOf("c-1").whose(l, "r"); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
 	}
@@ -226,6 +228,7 @@ func TestConfigRefusals(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"driver":   func(c *Config) { c.Driver = "gre" },
 		"VNI base": func(c *Config) { c.VNIBase = vniMax - hostops.VLANMax + 1 },
+		"cluster":  func(c *Config) { c.Cluster = "a:b" },
 		"MTU":      func(c *Config) { c.MTU = 100 },
 		"port":     func(c *Config) { c.Port = 70000 },
 		"underlay": func(c *Config) { c.Underlay = "" },

@@ -65,7 +65,7 @@ func hosts(t *testing.T, n, mtu int) []string {
 
 func driverIn(t *testing.T, ns string, host int, change func(*Config)) *Driver {
 	t.Helper()
-	c := Config{Driver: VXLAN, Local: netip.AddrFrom4([4]byte{192, 0, 2, byte(host)}), VNIBase: 0x760000, Netns: "/run/netns/" + ns}
+	c := Config{Driver: VXLAN, Cluster: "c-1", Local: netip.AddrFrom4([4]byte{192, 0, 2, byte(host)}), VNIBase: 0x760000, Netns: "/run/netns/" + ns}
 	if change != nil {
 		change(&c)
 	}
@@ -294,7 +294,7 @@ func TestRepair(t *testing.T) {
 	// Another port number cannot be set on a living link.
 	ip(t, "-n", h, "link", "del", "vcnv20")
 	ip(t, "-n", h, "link", "add", "vcnv20", "type", "vxlan", "id", "99", "dstport", "8472", "dev", "eth0")
-	ip(t, "-n", h, "link", "set", "vcnv20", "alias", "vcn:r")
+	ip(t, "-n", h, "link", "set", "vcnv20", "alias", "vcn:c-1:r")
 	s.Peers = s.Peers[1:]
 	ensure()
 	in(t, h, func(h *nl.Handle) {
@@ -307,6 +307,30 @@ func TestRepair(t *testing.T) {
 			t.Errorf("forwarding entries: %v, add %v, remove %v, %v", have, add, remove, err)
 		}
 	})
+}
+
+// TestLinksOfAnotherClusterAreForeign: two clusters of hosts on one machine
+// never touch each other's networks.
+func TestLinksOfAnotherClusterAreForeign(t *testing.T) {
+	h := hosts(t, 1, 9000)[0]
+	theirs := driverIn(t, h, 1, func(c *Config) { c.Cluster = "c-2" })
+	ours := driverIn(t, h, 1, nil)
+	spec := hostops.NetworkSpec{Reservation: "r", VLAN: 20}
+	if _, err := theirs.Ensure(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := ours.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("the other cluster's networks are listed: %+v, %v", all, err)
+	}
+	if _, err := ours.Ensure(t.Context(), spec); !errors.Is(err, hostops.ErrForeign) {
+		t.Errorf("Ensure: %v, want ErrForeign", err)
+	}
+	if err := ours.Remove(t.Context(), 20); !errors.Is(err, hostops.ErrForeign) {
+		t.Errorf("Remove: %v, want ErrForeign", err)
+	}
+	if all, err := theirs.List(t.Context()); err != nil || len(all) != 1 || !all[0].Healthy {
+		t.Errorf("their network: %+v, %v", all, err)
+	}
 }
 
 func TestHalfMadeAndLeftOver(t *testing.T) {

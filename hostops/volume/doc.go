@@ -5,11 +5,17 @@
 //	                              └─ else SEEK_DATA copy ─┘
 //	        here?   ──▶ grow only
 //
+// A store belongs to one host of one cluster of hosts, and says so in its mark:
+//
+//	NewFile: mark is ours ──▶ open      mark is another's ──▶ ErrForeign
+//	         no mark: empty ──▶ mark it, open    (Known before ──▶ ErrGone)
+//	                  else  ──▶ ErrForeign
+//
 // A part that was left by a dead process is removed by the next New; one that
 // is being written is locked (flock) and left alone. A volume is visible only
 // under its final name, and gets it only when its content is on the disk.
 //
-// It may import hostops and golang.org/x/sys, and nothing else of ours.
+// It may import hostops, internal leaves and golang.org/x/sys, and nothing else of ours.
 //
 // # Decisions and trade-offs
 //
@@ -22,6 +28,11 @@
 //     later: after a power failure such a volume would exist and be empty.
 //   - qcow2 overlays start faster than a sparse copy, but tie every volume to its
 //     image for ever and put a second format below iSCSI. Rejected.
+//   - Every call but Capacity reads the mark first. It costs microseconds, and
+//     without it a file system that is not mounted, or not any more, looks like a
+//     host that lost all its volumes, or another cluster's volumes like
+//     volumes that nobody wants. Rejected: the file system's UUID, which is the
+//     same for every directory on it.
 //   - Removal unlinks. A target that still has the file open keeps its blocks
 //     until it closes it, so withdraw first.
 package volume

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vcn/hostops"
+	"vcn/internal/durable"
 )
 
 const (
@@ -26,6 +27,7 @@ const (
 // volume follow each other.
 type File struct {
 	dir     string
+	owner   string
 	reserve int64
 	log     *slog.Logger
 
@@ -35,8 +37,9 @@ type File struct {
 
 var _ hostops.Volumes = (*File)(nil)
 
-// NewFile opens a store, makes its directory if it is absent, and removes what
-// dead processes left half-made.
+// NewFile opens a store and removes what dead processes left half-made. A store
+// that is not Known is begun in a directory that is absent or empty. Errors:
+// hostops.ErrForeign (another owner's store, or no store at all), ErrGone.
 func NewFile(c FileConfig) (*File, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -47,10 +50,13 @@ func NewFile(c FileConfig) (*File, error) {
 	if c.ReserveBytes < 0 {
 		return nil, fmt.Errorf("open volume store: reserve of %d bytes", c.ReserveBytes)
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := checkOwner(c.Owner); err != nil {
 		return nil, fmt.Errorf("open volume store: %w", err)
 	}
-	f := &File{dir: c.Dir, reserve: c.ReserveBytes, log: c.Log, busy: map[string]chan struct{}{}}
+	f := &File{dir: c.Dir, owner: c.Owner, reserve: c.ReserveBytes, log: c.Log, busy: map[string]chan struct{}{}}
+	if err := f.open(c.Known); err != nil {
+		return nil, fmt.Errorf("open volume store: %w", err)
+	}
 	if err := f.sweep(); err != nil {
 		return nil, fmt.Errorf("open volume store: %w", err)
 	}
@@ -113,7 +119,7 @@ func (f *File) claim(ctx context.Context, id string) (release func(), err error)
 func (f *File) path(id string) string { return filepath.Join(f.dir, id+volumeSuffix) }
 
 // Ensure is hostops.Volumes. Errors: hostops.ErrInvalid, ErrNotFound (the
-// base), ErrNoSpace, ErrForeign (not a plain file).
+// base), ErrNoSpace, ErrForeign (not a plain file, or no longer our store), ErrGone.
 func (f *File) Ensure(ctx context.Context, s hostops.VolumeSpec) (hostops.Volume, error) {
 	if err := s.Validate(); err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume: %w", err)
@@ -123,6 +129,9 @@ func (f *File) Ensure(ctx context.Context, s hostops.VolumeSpec) (hostops.Volume
 		return hostops.Volume{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
 	}
 	defer release()
+	if err := f.checkMark(); err != nil {
+		return hostops.Volume{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
+	}
 	v, err := f.stat(s.ID)
 	if errors.Is(err, hostops.ErrNotFound) {
 		if err = f.create(ctx, s); err == nil {
@@ -195,7 +204,7 @@ func (f *File) create(ctx context.Context, s hostops.VolumeSpec) (err error) {
 	if err = unix.Renameat2(unix.AT_FDCWD, name, unix.AT_FDCWD, f.path(s.ID), unix.RENAME_NOREPLACE); err != nil {
 		return fmt.Errorf("rename part: %w", err)
 	}
-	return f.syncDir()
+	return durable.SyncDir(f.dir)
 }
 
 // openBase opens the image and checks that it fits into the volume.
@@ -269,6 +278,9 @@ func (f *File) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}
 	defer release()
+	if err := f.checkMark(); err != nil {
+		return fmt.Errorf("remove volume %s: %w", id, err)
+	}
 	if _, err := f.stat(id); errors.Is(err, hostops.ErrNotFound) {
 		return nil
 	} else if err != nil {
@@ -277,14 +289,18 @@ func (f *File) Remove(ctx context.Context, id string) error {
 	if err := os.Remove(f.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}
-	if err := f.syncDir(); err != nil {
+	if err := durable.SyncDir(f.dir); err != nil {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}
 	return nil
 }
 
-// List is hostops.Volumes.
+// List is hostops.Volumes. A store that went away since it was opened has no
+// volumes to list, which is not the same as none: ErrGone.
 func (f *File) List(ctx context.Context) ([]hostops.Volume, error) {
+	if err := f.checkMark(); err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list volumes: %w", err)
@@ -328,15 +344,6 @@ func (f *File) space() (total, free int64, err error) {
 	total = int64(st.Blocks)*st.Bsize - f.reserve
 	free = int64(st.Bavail)*st.Bsize - f.reserve
 	return max(0, total), max(0, free), nil
-}
-
-func (f *File) syncDir() error {
-	d, err := os.Open(f.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // noSpace adds the meaning that callers look for to the kernel's error.

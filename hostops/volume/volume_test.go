@@ -19,6 +19,8 @@ import (
 
 const mib = 1 << 20
 
+const testOwner = "cluster c-1 host h-1"
+
 // sparseBase writes data at the start, in the middle and at the end.
 func sparseBase(t *testing.T, size int64) string {
 	t.Helper()
@@ -40,7 +42,7 @@ func sparseBase(t *testing.T, size int64) string {
 
 func newStore(t *testing.T) *File {
 	t.Helper()
-	f, err := NewFile(FileConfig{Dir: filepath.Join(t.TempDir(), "volumes")})
+	f, err := NewFile(FileConfig{Dir: filepath.Join(t.TempDir(), "volumes"), Owner: testOwner})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,13 +183,13 @@ func TestACancelledCopyLeavesNothing(t *testing.T) {
 	if err := store.create(ended, hostops.VolumeSpec{ID: "a", SizeBytes: 40 * mib, Base: base}); !errors.Is(err, context.Canceled) {
 		t.Errorf("create: %v", err)
 	}
-	if left, _ := os.ReadDir(store.dir); len(left) != 0 {
+	if left, _ := os.ReadDir(store.dir); len(left) != 1 || left[0].Name() != MarkName {
 		t.Errorf("left behind: %v", left)
 	}
 }
 
 func TestNewRemovesHalfMadeVolumes(t *testing.T) {
-	dir := t.TempDir()
+	dir := newStore(t).dir
 	dead, live := filepath.Join(dir, partPrefix+"a-XYZ"), filepath.Join(dir, partPrefix+"b-XYZ")
 	for _, p := range []string{dead, live} {
 		if err := os.WriteFile(p, []byte("half"), 0o600); err != nil {
@@ -202,7 +204,7 @@ func TestNewRemovesHalfMadeVolumes(t *testing.T) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	store, err := NewFile(FileConfig{Dir: dir})
+	store, err := NewFile(FileConfig{Dir: dir, Owner: testOwner, Known: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +238,10 @@ func TestRefusals(t *testing.T) {
 	if err := store.Remove(ctx, "dir"); !errors.Is(err, hostops.ErrForeign) {
 		t.Errorf("Remove of a directory: %v", err)
 	}
-	for _, c := range []FileConfig{{}, {Dir: "relative"}, {Dir: t.TempDir(), ReserveBytes: -1}} {
+	for _, c := range []FileConfig{
+		{Owner: testOwner}, {Dir: "relative", Owner: testOwner}, {Dir: t.TempDir(), Owner: testOwner, ReserveBytes: -1},
+		{Dir: t.TempDir()}, {Dir: t.TempDir(), Owner: "two\nlines"}, {Dir: t.TempDir(), Owner: strings.Repeat("x", 256)},
+	} {
 		if _, err := NewFile(c); err == nil {
 			t.Errorf("%+v was taken", c)
 		}
@@ -290,7 +295,7 @@ func BenchmarkClone415MB(b *testing.B) {
 	f.Truncate(4 << 30)
 	f.Sync()
 	f.Close()
-	store, err := NewFile(FileConfig{Dir: filepath.Join(dir, "volumes")})
+	store, err := NewFile(FileConfig{Dir: filepath.Join(dir, "volumes"), Owner: testOwner})
 	if err != nil {
 		b.Fatal(err)
 	}

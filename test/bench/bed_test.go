@@ -150,6 +150,22 @@ func explain(tb testing.TB, t *testbed.Testbed, name string) {
 	}
 }
 
+// logConsoles logs what the nodes say of their boots, in seconds of their own.
+func logConsoles(tb testing.TB, t *testbed.Testbed) {
+	tb.Helper()
+	for _, h := range t.Hosts {
+		consoles, _ := filepath.Glob(filepath.Join(h.Dir, "data", "nodes", "*", "*", "console.log"))
+		for _, c := range consoles {
+			text, _ := os.ReadFile(c)
+			for line := range strings.Lines(string(text)) {
+				if strings.Contains(line, "] vcn") {
+					tb.Logf("%s %s", filepath.Base(filepath.Dir(c)), strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+}
+
 func tailOf(file string) string {
 	b, _ := os.ReadFile(file)
 	lines := strings.Split(string(b), "\n")

@@ -24,6 +24,10 @@
 //     therefore the worst case.
 //   - Only reserves are timed. Releases and raw applies take turns with them,
 //     so that the pools do not run dry and the machine's moods hit both.
+//   - A call that finds no leader is made again, and its time goes on: on a busy
+//     machine three hosts in one process may well lose a heartbeat. "retries" counts them.
+//   - Wall times say what a busy machine allowed. Processor times per reserve and
+//     per guest stand beside them, and the log names the load.
 //   - The raw peer applies a recorded ReservationCreate, byte for byte, to a state machine
 //     that does nothing. Rejected: a small refused command on the real FSM, whose
 //     cost would be taken off ours. Node.Apply beside bare Raft is cluster's benchmark.

@@ -81,6 +81,8 @@ func BenchmarkProvision(b *testing.B) {
 		b.ReportMetric(ms(d)/float64(runs), what+"-ms")
 	}
 	b.ReportMetric(float64(sum["total"])/float64(sum["bare-home"]), "ratio")
+	// Three guests share the machine's processors, the bare one has them alone.
+	b.ReportMetric(float64(sum["guests-cpu"])/float64(sum["bare-cpu"]), "cpu-ratio")
 }
 
 // provision reserves, waits, runs a job, and returns the frontend's guest.
@@ -118,25 +120,40 @@ func provision(b *testing.B, t *testbed.Testbed, spec, key string, sum map[strin
 		sum["phase-"+p.Name] += p.End.Sub(p.Start)
 		b.Logf("phase %-8s from %6.2f s to %6.2f s", p.Name, p.Start.Sub(began).Seconds(), p.End.Sub(began).Seconds())
 	}
-	g, err := frontend(ctx, t)
+	logConsoles(b, t)
+	g, cpu, err := guests(ctx, b, t)
 	fail(err)
+	sum["guests-cpu"] += cpu
 	return g
 }
 
-// frontend finds the guest of the one frontend there is.
-func frontend(ctx context.Context, t *testbed.Testbed) (guest, error) {
+// guests finds the guest of the one frontend there is, and sums what all
+// guests have used of the processors.
+func guests(ctx context.Context, b *testing.B, t *testbed.Testbed) (frontend guest, cpu time.Duration, err error) {
 	for _, h := range t.Hosts {
 		running, err := processes(ctx, h, "qemu-system-x86_64")
 		if err != nil {
-			return guest{}, err
+			return guest{}, 0, err
 		}
-		for _, args := range running {
-			if strings.Contains(strings.Join(args, " "), "-frontend,") {
-				return readGuest(args)
+		for pid, args := range running {
+			u, err := usageOf(pid)
+			if err != nil {
+				return guest{}, 0, err
+			}
+			cpu += u.cpu
+			b.Logf("%s: %v of processor for %s", h.Name, u.cpu, args[2])
+			if !strings.Contains(strings.Join(args, " "), "-frontend,") {
+				continue
+			}
+			if frontend, err = readGuest(args); err != nil {
+				return guest{}, 0, err
 			}
 		}
 	}
-	return guest{}, errors.New("find the frontend: no QEMU runs one")
+	if frontend.kernel == "" {
+		return guest{}, 0, errors.New("find the frontend: no QEMU runs one")
+	}
+	return frontend, cpu, nil
 }
 
 // release ends the cluster and checks that nothing is left of it.
@@ -161,9 +178,9 @@ func release(b *testing.B, t *testbed.Testbed, sum map[string]time.Duration) {
 		b.Fatal(err)
 	}
 	sum["release"] += time.Since(began)
-	leases, err := query[[]api.Lease](ctx, t, "lease", "list")
-	if err != nil || len(leases) != 0 {
-		b.Errorf("after the release %d leases are held: %v, %v", len(leases), leases, err)
+	leases, err := query[api.List[api.Lease]](ctx, t, "lease", "list")
+	if err != nil || len(leases.Items) != 0 {
+		b.Errorf("after the release leases are held: %v, %v", leases.Items, err)
 	}
 	for _, h := range t.Hosts {
 		if left, err := processes(ctx, h, "qemu-system-x86_64"); err != nil || len(left) != 0 {
@@ -219,6 +236,11 @@ func bareBoot(b *testing.B, t *testbed.Testbed, g guest, seed string, sum map[st
 		}
 		sum[w.metric] += time.Since(began)
 	}
+	u, err := usageOf(cmd.Process.Pid)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sum["bare-cpu"] += u.cpu
 }
 
 // copyRoot makes a disk of the guest's image: the root file system lies where
@@ -240,11 +262,14 @@ func copyRoot(ctx context.Context, g guest, disk string) error {
 
 // accelOf is how the hosts run their guests.
 func accelOf(ctx context.Context, t *testbed.Testbed) (string, error) {
-	hosts, err := query[[]api.Host](ctx, t, "host", "list")
-	if err != nil || len(hosts) == 0 {
-		return "", fmt.Errorf("ask how guests run: %d hosts, %w", len(hosts), err)
+	hosts, err := query[api.List[api.Host]](ctx, t, "host", "list")
+	if err != nil {
+		return "", fmt.Errorf("ask how guests run: %w", err)
 	}
-	return hosts[0].Accel, nil
+	if len(hosts.Items) == 0 {
+		return "", errors.New("ask how guests run: there are no hosts")
+	}
+	return hosts.Items[0].Accel, nil
 }
 
 func copyFile(from, to string) error {

@@ -51,8 +51,9 @@ func nothingLike[L, S any](_ func(*L) any, snapshot func() (S, error)) nothing[L
 
 // trio is three voters on loopback: mTLS, gossip, boltdb and files.
 type trio struct {
-	b     *testing.B
-	nodes []*cluster.Node
+	b       *testing.B
+	nodes   []*cluster.Node
+	retries atomic.Int64 // of calls, because the leader moved
 }
 
 // newTrio starts the hosts; the first bootstraps. change completes each one's configuration.
@@ -110,6 +111,22 @@ func (t *trio) wait(what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.b.Fatalf("not within %v: %s", waitMax, what)
 		}
+	}
+}
+
+// atLeader makes a call at the leader, again and again while there is none or
+// it has just lost its place, as a busy machine's may.
+func (t *trio) atLeader(call func(leader int) error) error {
+	for end := time.Now().Add(waitMax); ; time.Sleep(5 * time.Millisecond) {
+		err := cluster.ErrNoLeader
+		if l := t.leader(); l >= 0 {
+			err = call(l)
+		}
+		moved := errors.Is(err, cluster.ErrNoLeader) || errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrOutcomeUnknown)
+		if !moved || time.Now().After(end) {
+			return err
+		}
+		t.retries.Add(1)
 	}
 }
 
@@ -237,9 +254,13 @@ func (s *site) commit(cmd fsm.Command) {
 	s.must(err)
 	ctx, cancel := context.WithTimeout(context.Background(), waitMax)
 	defer cancel()
-	answer, _, err := s.nodes[s.leading()].Apply(ctx, entry)
-	s.must(err)
-	s.must(answer.(fsm.Result).Err)
+	s.must(s.atLeader(func(l int) error {
+		answer, _, err := s.nodes[l].Apply(ctx, entry)
+		if err != nil {
+			return err
+		}
+		return answer.(fsm.Result).Err
+	}))
 }
 
 // host is a large host of every class.

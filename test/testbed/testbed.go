@@ -17,6 +17,7 @@ import (
 
 	"vcn/api"
 	"vcn/daemon"
+	"vcn/hostops/hosttest/libvirtd"
 )
 
 // Config describes a testbed.
@@ -31,7 +32,9 @@ type Config struct {
 	// Images, if set, is where host i keeps its images: Images/hI. It survives
 	// Down, which makes the next Up warm.
 	Images string
-	Out    io.Writer // progress lines; nil for none
+	// InitFlags are more flags of "vcnd init", such as --vlans 100-101.
+	InitFlags []string
+	Out       io.Writer // progress lines; nil for none
 }
 
 // HostConfig is one host of a testbed.
@@ -170,8 +173,9 @@ func (t *Testbed) startDaemons(ctx context.Context) (string, error) {
 		expect = 3
 	}
 	tokenFile := filepath.Join(t.cfg.Dir, "operator.token")
-	if _, err := first.vcnd(ctx, "init", "--name", t.cfg.Name, "--expect", fmt.Sprint(expect), "--token-file", tokenFile,
-		"--public-pool", fmt.Sprintf("%s-%s/24", t.pubAddr(10), t.pubAddr(99)), "--public-gateway", t.pubAddr(1)); err != nil {
+	args := append([]string{"init", "--name", t.cfg.Name, "--expect", fmt.Sprint(expect), "--token-file", tokenFile,
+		"--public-pool", fmt.Sprintf("%s-%s/24", t.pubAddr(10), t.pubAddr(99)), "--public-gateway", t.pubAddr(1)}, t.cfg.InitFlags...)
+	if _, err := first.vcnd(ctx, args...); err != nil {
 		return "", err
 	}
 	b, err := os.ReadFile(tokenFile)
@@ -297,6 +301,9 @@ func (t *Testbed) Vcnctl(ctx context.Context, args ...string) (string, error) {
 	}
 	return out.String(), nil
 }
+
+// Libvirt is the socket of the host's libvirtd.
+func (h *Host) Libvirt() string { return libvirtd.Socket(filepath.Join(h.Dir, "libvirt")) }
 
 // API is the host's API address.
 func (h *Host) API() string { return fmt.Sprintf("%s:%d", h.Address, daemon.PortAPI) }

@@ -1,9 +1,3 @@
-// Package controltest is a control on a real FSM without Raft and without other
-// hosts, for the tests and benchmarks of daemon/control and daemon/httpapi.
-//
-// It imports api, control, fsm, fsm/fsmtest, cluster/pki and rolls.
-//
-//	Rig: Control ──▶ fsmtest.Local ──▶ FSM;  Gossip is what the test says it is
 package controltest
 
 import (
@@ -52,14 +46,44 @@ type Gossip struct {
 	members  []control.Member
 	voters   int
 	changed  chan struct{}
+	skew     map[string]time.Duration
+	mute     map[string]bool
 	Internal map[string]string
 }
 
-// Members lists the hosts.
+// Members lists the hosts. Each says the time, unless it is made mute.
 func (g *Gossip) Members() []control.Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return append([]control.Member(nil), g.members...)
+	out := append([]control.Member(nil), g.members...)
+	for i := range out {
+		if m := &out[i]; !g.mute[m.HostID] {
+			m.Wall = time.Now().Add(g.skew[m.HostID])
+		}
+	}
+	return out
+}
+
+// leaderNow is the wall clock of the first host, which leads.
+func (g *Gossip) leaderNow() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Add(g.skew[HostID(0)])
+}
+
+// SetClock sets how far a host's wall clock is ahead of the true time. The first
+// host leads.
+func (g *Gossip) SetClock(host string, ahead time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.skew[host], g.mute[host] = ahead, false
+}
+
+// Mute makes a host say no time, as one that has not advertised yet.
+func (g *Gossip) Mute(host string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mute[host] = true
 }
 
 // Voters counts the voters.
@@ -126,7 +150,9 @@ func New(tb testing.TB, o Options) *Rig {
 		o.Pools = fsm.Pools{VLANFirst: 100, VLANLast: 199, Subnets: "10.64.0.0/12", SubnetBits: 24,
 			PublicFirst: "192.0.2.10", PublicLast: "192.0.2.250", PublicBits: 24, PublicGateway: "192.0.2.1", MACPrefix: "02:76:63"}
 	}
-	r := &Rig{tb: tb, FSM: fsm.New(o.Log), Catalog: o.Catalog, Gossip: &Gossip{changed: make(chan struct{}, 1), voters: o.Hosts}}
+	r := &Rig{tb: tb, FSM: fsm.New(o.Log), Catalog: o.Catalog, Gossip: &Gossip{
+		changed: make(chan struct{}, 1), voters: o.Hosts, skew: map[string]time.Duration{}, mute: map[string]bool{},
+	}}
 	r.Applier = &fsmtest.Local{FSM: r.FSM, Delay: o.Delay}
 	var err error
 	if r.Catalog == nil {
@@ -148,7 +174,7 @@ func New(tb testing.TB, o Options) *Rig {
 		r.Gossip.SetVoters(1)
 	}
 	r.Control, err = control.New(control.Config{Applier: r.Applier, State: r.FSM, Members: r.Gossip, Catalog: r.Catalog,
-		Changed: r.Gossip.changed, Log: o.Log})
+		Changed: r.Gossip.changed, Now: r.Gossip.leaderNow, Log: o.Log})
 	r.must(err)
 	return r
 }

@@ -120,7 +120,7 @@ func TestCancelledBuildLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestImageHoldsNoSecret(t *testing.T) {
+func TestImageIsWholeAndHoldsNoSecret(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	_, _, ims := builtImages(ctx, t)
@@ -134,6 +134,9 @@ func TestImageHoldsNoSecret(t *testing.T) {
 		out, err := exec.CommandContext(ctx, "debugfs", "-R", "cat /etc/machine-id", im.Root).Output()
 		if err != nil || len(bytes.TrimSpace(out)) > 0 {
 			t.Errorf("%s: machine-id %q %v", app, out, err)
+		}
+		if out, _ := exec.CommandContext(ctx, "debugfs", "-R", "ea_list /usr/bin/ping", im.Root).CombinedOutput(); !strings.Contains(string(out), "security.capability") {
+			t.Errorf("%s: ping has lost its capability, users cannot run it: %s", app, out)
 		}
 		if out, err := exec.CommandContext(ctx, "e2fsck", "-fn", im.Root).CombinedOutput(); err != nil {
 			t.Errorf("%s: e2fsck: %v\n%s", app, err, out)

@@ -13,7 +13,7 @@ import (
 
 // builderVersion goes into every lock. It rises when the builder makes another
 // image of the same lock's packages.
-const builderVersion = 1
+const builderVersion = 2
 
 // Package is one exact package of a lock.
 type Package struct {

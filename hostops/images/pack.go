@@ -114,11 +114,14 @@ cd "$ROOT/usr/lib/modules/$KERNEL"; cp modules.dep modules.builtin "$MODS/"`
 
 // mkfsScript makes the root disk. mke2fs reads the tree itself: no loop device,
 // no mount of the new file system. The journal is small; resize_inode lets the
-// guest grow the file system while it runs.
+// guest grow the file system while it runs. The features are spelled out because
+// the host's mke2fs.conf must not decide: without ext_attr mke2fs drops file
+// capabilities (ping would need root) and does not say so.
 const mkfsScript = `used=$(du -sxm "$ROOT" | cut -f1)
 mb=$SIZE_MB
 if [ $((used * 4)) -gt $((mb * 3)) ]; then mb=$(((used * 2 / 1024 + 1) * 1024)); fi
-mke2fs -q -F -t ext4 -L vcn-root -U "$UUID" -J size=16 -m 0 -O resize_inode \
+features=has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
+mke2fs -q -F -t ext4 -L vcn-root -U "$UUID" -b 4096 -I 256 -J size=16 -m 0 -O "none,$features" \
 	-E hash_seed="$UUID" -d "$ROOT" "$OUT/root.img" "${mb}M"
 sync "$OUT/root.img" "$OUT/kernel"
 `

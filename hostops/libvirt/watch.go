@@ -67,7 +67,7 @@ func (d *Driver) follow(ctx context.Context, out chan<- struct{}) (reached bool,
 	// The library's streams are never cancelled, only closed with their
 	// connection, and drained until then: a cancelled stream that still gets an
 	// event blocks the connection's reader for ever.
-	done := make(chan struct{}, len(watched))
+	done := make(chan struct{}, len(watched)+1)
 	streams := 0
 	defer func() {
 		c.close()
@@ -89,10 +89,23 @@ func (d *Driver) follow(ctx context.Context, out chan<- struct{}) (reached bool,
 		}()
 	}
 	tell(out)
+	streams++
+	go func() {
+		d.warm(c)
+		done <- struct{}{}
+	}()
 	select {
 	case <-c.Disconnected():
 		return true, fmt.Errorf("connection to libvirtd: %w", golibvirt.ErrInterrupted)
 	case <-ctx.Done():
 		return true, ctx.Err()
 	}
+}
+
+// warm has libvirtd find out what its QEMU can do, which takes it seconds and is
+// kept: otherwise the first machine of a fresh host would wait for it.
+func (d *Driver) warm(c *conn) {
+	began := time.Now()
+	_, err := c.ConnectGetDomainCapabilities(nil, golibvirt.OptString{"x86_64"}, nil, golibvirt.OptString{domainType(d.accel)}, 0)
+	d.log.Debug("asked libvirtd what its QEMU can do", "took", time.Since(began).Round(time.Millisecond), "err", err)
 }

@@ -52,11 +52,16 @@ func buildXML(in input) (string, error) {
 	return s, nil
 }
 
-func withIdentity(d *libvirtxml.Domain, in input) error {
-	d.Type = "qemu"
-	if in.accel == facts.KVM {
-		d.Type = "kvm"
+// domainType is libvirt's word for how a machine runs.
+func domainType(accel string) string {
+	if accel == facts.KVM {
+		return "kvm"
 	}
+	return "qemu"
+}
+
+func withIdentity(d *libvirtxml.Domain, in input) error {
+	d.Type = domainType(in.accel)
 	d.Name = domainName(in.Reservation, in.Node)
 	d.UUID = domainUUID(in.Reservation, in.Node).String()
 	d.Title = "node " + in.Node + " of reservation " + in.Reservation

@@ -16,8 +16,8 @@
 //	time ─▶
 //	alpha 1+2   ├ provisioning ┤ active ───────────────────────────────────┤ ending │
 //	beta  1+1                    ├ booked ┤ provisioning ┤ active ┤ ending │
-//	faults      ▲ leader           ▲ leader, ▲ target      ▲ each vcnd ▲ cut  ▲ follower
-//	            killed               killed    killed        in turn     h4     killed
+//	faults      ▲ leader                ▲ leader     ▲ target ▲ h4      ▲ each    ▲ follower
+//	            killed                  killed       killed   cut off   vcnd      killed
 //
 // TestLife is one sequence, because guests take most of the time: two clusters
 // are booted in all, and what waits for a clock (beta is reserved for a time in

@@ -123,7 +123,7 @@ func (l *life) targetDuringIO(t *testing.T) {
 		t.Fatalf("no worker of alpha has its disk on another host: %+v", l.alpha.Nodes)
 	}
 	storage := host(t, node.Storage)
-	pids, old := guestsOf(t, l.alpha), targetPID(t, storage)
+	before, pids, old := lookAround(t), guestsOf(t, l.alpha), targetPID(t, storage)
 	if old == 0 {
 		t.Fatalf("%s has no target process", storage.Name)
 	}
@@ -144,7 +144,7 @@ func (l *life) targetDuringIO(t *testing.T) {
 	}
 	t.Logf("target of %s killed under %s: the longest MiB took %v, all data there", storage.Name, node.Name, longest)
 	awaitWhole(t, "alpha")
-	same(t, l.alphaAlone)
+	same(t, before)
 }
 
 // killWhileWriting runs the script writes on a worker, and hurt when a third is

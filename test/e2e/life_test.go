@@ -74,9 +74,9 @@ func TestLife(t *testing.T) {
 	need("a second cluster is booked for a time to come", l.bookBeta)
 	step("a token that expired is refused", l.expired)
 	step("the leader is killed while a cluster is active", l.leaderWhileActive)
-	step("a target process is killed during I/O", l.targetDuringIO)
 	need("the second cluster is provisioned before its slot and active at its start", l.betaStarts)
 	step("two clusters do not reach each other", l.isolation)
+	step("a target process is killed during I/O", l.targetDuringIO)
 	step("a follower is cut off and comes back", l.cutOff)
 	step("the second cluster ends by itself", l.betaEnds)
 	step("every vcnd is killed in turn during a job", l.everyDaemon)
@@ -120,7 +120,7 @@ func (l *life) leaderWhileProvisioning(t *testing.T) {
 
 // bookBeta reserves as near to now as a cluster can be provisioned in time.
 func (l *life) bookBeta(t *testing.T) {
-	const ahead, length = 10 * time.Second, 150 * time.Second
+	const ahead, length = 10 * time.Second, 210 * time.Second
 	far := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	plan := must[api.Plan](t, "reserve", "-f", l.spec(t, "beta", fmt.Sprintf("{start: %q, for: 1h}", far), 1), "--dry-run")
 	lead, err := api.ParseDuration(plan.Lead)

@@ -50,7 +50,7 @@ test-rooted: build ## tests with real links, guests and disks; as root
 
 bench: build ## speed and memory, each beside a peer or the physical limit
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./cluster/... ./fsm/... ./placement/... ./daemon/...
-	$(GO) test -tags=rooted,hashicorpmetrics -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./hostops/... ./test/...
+	$(GO) test -tags=rooted,hashicorpmetrics -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./hostops/... ./test/bench
 
 clean: ## remove what was built
 	rm -rf build

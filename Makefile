@@ -10,8 +10,13 @@ VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS = -X vcn/daemon.Version=$(VERSION) -X vcn/cli.Version=$(VERSION)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ROOTED_PKGS = ./hostops/... ./test/...
+# Where "make install" puts things; DESTDIR is set in front, for packages.
+PREFIX ?= /usr/local
+BINDIR = $(PREFIX)/bin
+UNITDIR = $(PREFIX)/lib/systemd/system
+DEMO = build/vcn-demo
 
-.PHONY: help deps build demo demo-stop demo-purge test test-unit test-rooted bench lint clean
+.PHONY: help deps build install demo demo-stop demo-purge test test-unit test-rooted bench lint clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,21 +28,35 @@ build: deps ## build vcnd, vcnctl, vcn-init and the demo into build/
 	@mkdir -p build
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o build/ ./daemon/vcnd ./cli/vcnctl
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -buildid=" -o build/vcn-init ./rolls/vcninit
-	CGO_ENABLED=0 $(GO) build -trimpath -o build/vcn-demo ./test/demo
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(DEMO) ./test/demo
+
+install: ## install vcnd, vcnctl, vcn-init and the units (DESTDIR, PREFIX=/usr/local)
+	@if [ ! -x build/vcnd ] || [ ! -x build/vcnctl ] || [ ! -x build/vcn-init ]; then $(MAKE) build; fi
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(UNITDIR)"
+	install -m 755 build/vcnd build/vcnctl build/vcn-init "$(DESTDIR)$(BINDIR)/"
+	@for u in vcnd.service vcnd-target.service; do \
+		echo "$(DESTDIR)$(UNITDIR)/$$u"; \
+		sed 's|^ExecStart=[^ ]*/vcnd|ExecStart=$(BINDIR)/vcnd|' "deploy/$$u" >"$(DESTDIR)$(UNITDIR)/$$u" && chmod 644 "$(DESTDIR)$(UNITDIR)/$$u" || exit 1; \
+	done
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 demo: build ## three hosts, one reserved cluster, one job; leaves it running
-	@build/vcn-demo up
+	@$(DEMO) up
+
+# A demo that runs needs its program to be ended, also after "make clean".
+DEMO_IS_THERE = [ -e .demo/run ] || ls /run/netns/vcndemo-* >/dev/null 2>&1
+DEMO_BUILD = if [ ! -x $(DEMO) ]; then mkdir -p build && CGO_ENABLED=0 $(GO) build -trimpath -o $(DEMO) ./test/demo; fi
 
 demo-stop: ## end the demo; leaves nothing but its cache in .demo
-	@if [ -x build/vcn-demo ]; then build/vcn-demo down; else echo "no demo was built here"; fi
+	@if $(DEMO_IS_THERE); then $(DEMO_BUILD) && $(DEMO) down; else echo "no demo is running"; fi
 
 demo-purge: ## end the demo and remove its cache too
-	@if [ -x build/vcn-demo ]; then build/vcn-demo purge; else rm -rf .demo; fi
+	@if $(DEMO_IS_THERE); then $(DEMO_BUILD) && $(DEMO) purge; else rm -rf .demo; fi
 
 test: lint test-unit test-rooted ## everything that CI runs
 
 lint: deps ## formatting, vet and staticcheck
-	@bad=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git ls-files '*.go')) && test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
+	@set -o pipefail; bad=$$(git ls-files -z '*.go' | xargs -0 -r "$$($(GO) env GOROOT)/bin/gofmt" -l) || exit 1; test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags=rooted,hashicorpmetrics ./...
 	GOFLAGS=-buildvcs=false $(GO) run $(STATICCHECK) -tags hashicorpmetrics,rooted ./...
@@ -54,3 +73,7 @@ bench: build ## speed and memory, each beside a peer or the physical limit
 
 clean: ## remove what was built
 	rm -rf build
+
+.PHONY: update
+update: deps ## write anew what is generated: docs/cli.md, docs/openapi.json, golden files
+	$(GO) test -count=1 ./cli ./daemon/httpapi ./fsm ./rolls ./hostops/libvirt -update

@@ -21,6 +21,7 @@ const (
 	CodeTooLarge     Code = "too_large"     // 413
 	CodeInternal     Code = "internal"      // 500
 	CodeUnavailable  Code = "unavailable"   // never sent by a host: a client's word that no host answered
+	CodeInterrupted  Code = "interrupted"   // never sent by a host: a client was told to stop
 	CodeWrongCluster Code = "wrong_cluster" // 421: token or certificate of another cluster of hosts
 )
 
@@ -87,7 +88,7 @@ type Problem struct {
 	Title   string       `json:"title,omitempty"`
 	Status  int          `json:"status"`
 	Detail  string       `json:"detail"`
-	Code    Code         `json:"code"`
+	Code    Code         `json:"code" enum:"invalid,unauthorized,forbidden,not_found,conflict,no_fit,forming,no_leader,too_large,internal,wrong_cluster"`
 	Errors  []FieldError `json:"errors,omitempty"`
 	Reasons []string     `json:"reasons,omitempty" doc:"with no_fit: what is short, where"`
 	Next    string       `json:"next,omitempty" doc:"what to do about it"`

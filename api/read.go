@@ -38,7 +38,7 @@ func ReadSpec(r io.Reader) (Spec, error) {
 func ReadStrict(r io.Reader, max int64, v any) error {
 	data, err := io.ReadAll(io.LimitReader(r, max+1))
 	if err != nil {
-		return fmt.Errorf("read specification: %w", err)
+		return fmt.Errorf("read text: %w", err)
 	}
 	if int64(len(data)) > max {
 		return &Problem{Title: "Payload Too Large", Status: 413, Code: CodeTooLarge,
@@ -66,7 +66,7 @@ func decodePlain(plain []byte, v any) error {
 		return Invalid("the text is empty", nil)
 	}
 	w := walker{}
-	tree = w.walk("", tree, reflect.TypeOf(v).Elem())
+	tree = w.walk("", tree, reflect.TypeOf(v).Elem(), fieldRule{})
 	if len(w.errs) > 0 {
 		return Invalid(countErrors(len(w.errs)), w.errs)
 	}
@@ -127,7 +127,8 @@ var quantityType = reflect.TypeFor[Quantity]()
 
 // walk returns v with what encoding/json would not take made right (the number
 // 0 as a Quantity).
-func (w *walker) walk(path string, v any, t reflect.Type) any {
+// rule is that of the field that v belongs to.
+func (w *walker) walk(path string, v any, t reflect.Type, rule fieldRule) any {
 	if v == nil {
 		return nil
 	}
@@ -149,11 +150,11 @@ func (w *walker) walk(path string, v any, t reflect.Type) any {
 			return nil
 		}
 		for i := range l {
-			l[i] = w.walk(fmt.Sprintf("%s[%d]", path, i), l[i], t.Elem())
+			l[i] = w.walk(fmt.Sprintf("%s[%d]", path, i), l[i], t.Elem(), rule)
 		}
 	case reflect.String:
 		if _, ok := v.(string); !ok {
-			w.bad(path, plainText(v), "text; put it in quotes")
+			w.bad(path, plainText(v), rule.wantText(plainText(v)))
 		}
 	case reflect.Bool:
 		if _, ok := v.(bool); !ok {
@@ -162,7 +163,7 @@ func (w *walker) walk(path string, v any, t reflect.Type) any {
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		n, ok := v.(json.Number)
 		if !ok {
-			w.bad(path, plainText(v), "a whole number")
+			w.bad(path, plainText(v), wantNumber(v))
 		} else if _, err := strconv.ParseInt(n.String(), 10, 64); err != nil {
 			w.bad(path, n.String(), "a whole number")
 		}
@@ -196,20 +197,30 @@ func (w *walker) fields(path string, m map[string]any, t reflect.Type) any {
 		if path != "" {
 			at = path + "." + key
 		}
-		ft, ok := known[key]
+		f, ok := known[key]
 		if !ok {
 			w.bad(at, "", "a known field; "+nearField(key, fieldNames(t)))
 			continue
 		}
-		m[key] = w.walk(at, m[key], ft)
+		wrong := len(w.errs)
+		m[key] = w.walk(at, m[key], f.typ, f.rule)
+		if len(w.errs) == wrong && f.rule.notZero != "" && isZero(m[key]) {
+			w.bad(at, plainText(m[key]), f.rule.notZero)
+		}
 	}
 	return m
 }
 
-// fieldTypes is a struct's JSON names with their types, embedded structs
-// included.
-func fieldTypes(t reflect.Type) map[string]reflect.Type {
-	out := map[string]reflect.Type{}
+// knownField is a field that may be written.
+type knownField struct {
+	typ  reflect.Type
+	rule fieldRule
+}
+
+// fieldTypes is a struct's JSON names with their types and rules, embedded
+// structs included.
+func fieldTypes(t reflect.Type) map[string]knownField {
+	out := map[string]knownField{}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -219,7 +230,7 @@ func fieldTypes(t reflect.Type) map[string]reflect.Type {
 				out[n] = ft
 			}
 		case f.IsExported() && name != "" && name != "-":
-			out[name] = f.Type
+			out[name] = knownField{f.Type, fieldRules[t][name]}
 		}
 	}
 	return out

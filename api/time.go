@@ -29,7 +29,8 @@ const (
 	year = 365 * day
 
 	wantDuration = "a length such as 90m, 8h, 30d or 2w"
-	wantTime     = "a time with a zone, such as 2026-12-01T09:00+09:00 or 2026-12-01T00:00Z"
+	wantTime     = "a time with a zone, such as 2030-12-01T09:00+09:00 or 2030-12-01T00:00Z"
+	wantStart    = "asap, or " + wantTime
 )
 
 var durationPart = regexp.MustCompile(`^([0-9]+)(s|m|h|d|w|y)`)
@@ -112,7 +113,7 @@ func ParseTime(s string) (time.Time, error) {
 	case timeNoZone.MatchString(s):
 		want = fmt.Sprintf("a zone at its end, such as %sZ (UTC) or %s+09:00", s, s)
 	case timeSpaced.MatchString(s):
-		want = "a T between date and time, and a zone: 2026-12-01T09:00+09:00"
+		want = "a T between date and time, and a zone: 2030-12-01T09:00+09:00"
 	case timeDate.MatchString(s):
 		want = fmt.Sprintf("a time of day and a zone too: %sT09:00+09:00", s)
 	}
@@ -170,7 +171,7 @@ func (s Slot) parse() (p parsedSlot, errs []FieldError) {
 	var err error
 	switch s.Start {
 	case "":
-		bad("start", "", "asap, or "+wantTime)
+		bad("start", "", wantStart)
 	case StartAsap:
 		p.asap = true
 	default:

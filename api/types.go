@@ -81,7 +81,7 @@ type Reservation struct {
 	Name       string      `json:"name"`
 	Project    string      `json:"project"`
 	Owner      string      `json:"owner" doc:"id of the token that made it"`
-	State      State       `json:"state"`
+	State      State       `json:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,ended,failed,cancelled"`
 	Message    string      `json:"message,omitempty" doc:"why, for people"`
 	Conditions []Condition `json:"conditions,omitempty"`
 	Start      time.Time   `json:"start"`
@@ -114,7 +114,7 @@ type Condition struct {
 // Node is one virtual machine of a cluster.
 type Node struct {
 	Name       string    `json:"name"`
-	Role       Role      `json:"role"`
+	Role       Role      `json:"role" enum:"frontend,worker"`
 	Host       string    `json:"host" doc:"name of the host that carries it"`
 	Storage    string    `json:"storage" doc:"name of the host that carries its volume"`
 	PrivateIP  string    `json:"privateIP"`
@@ -124,7 +124,7 @@ type Node struct {
 	Memory     Quantity  `json:"memory"`
 	Disk       Quantity  `json:"disk"`
 	Generation uint64    `json:"generation"`
-	State      string    `json:"state" doc:"waiting, volume, starting, booting, ready, stopping, gone, lost"`
+	State      string    `json:"state" enum:"waiting,volume,starting,booting,ready,stopping,gone,lost"`
 	Since      time.Time `json:"since"`
 	Message    string    `json:"message,omitempty"`
 }
@@ -151,20 +151,20 @@ type Event struct {
 type Host struct {
 	ID            string   `json:"id"`
 	Name          string   `json:"name"`
-	Classes       []Class  `json:"classes"`
+	Classes       []Class  `json:"classes" enum:"gateway,compute,storage"`
 	Address       string   `json:"address" doc:"cluster (internal) address"`
 	APIAddress    string   `json:"apiAddress"`
 	FailureDomain string   `json:"failureDomain,omitempty"`
-	Status        string   `json:"status" doc:"alive, suspect, dead, left"`
-	Raft          string   `json:"raft" doc:"leader, voter, spare, follower"`
+	Status        string   `json:"status" enum:"alive,dead,left,unknown"`
+	Raft          string   `json:"raft" enum:"leader,voter,spare,follower"`
 	CPUs          int      `json:"cpus"`
 	Memory        Quantity `json:"memory"`
 	Storage       Quantity `json:"storage"`
 	FreeCPUs      int      `json:"freeCpus"`
 	FreeMemory    Quantity `json:"freeMemory"`
 	FreeStorage   Quantity `json:"freeStorage"`
-	Accel         string   `json:"accel" doc:"kvm or tcg"`
-	Network       string   `json:"network" doc:"vlan or vxlan"`
+	Accel         string   `json:"accel" enum:"kvm,tcg"`
+	Network       string   `json:"network" enum:"vlan,vxlan"`
 	Images        []string `json:"images,omitempty"`
 	Version       string   `json:"version"`
 }
@@ -190,7 +190,7 @@ const (
 // Token is a bearer token without its secret.
 type Token struct {
 	ID      string    `json:"id"`
-	Kind    TokenKind `json:"kind"`
+	Kind    TokenKind `json:"kind" enum:"operator,project,join"`
 	Project string    `json:"project,omitempty"`
 	Note    string    `json:"note,omitempty"`
 	Created time.Time `json:"created"`

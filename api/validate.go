@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -18,7 +19,7 @@ const (
 	KeysMax         = 50       // of one user
 	KeySizeMax      = 16 << 10 // bytes
 	RollsMax        = 50
-	CPUsMax         = 256
+	CPUsMax         = 255 // what a guest's machine type allows
 
 	MemoryMin = 256 * MiB
 	MemoryMax = 4 * TiB
@@ -259,8 +260,8 @@ func checkKey(k string) string {
 		return "the public key (the file that ends in .pub), never the private one"
 	case len(k) > KeySizeMax:
 		return fmt.Sprintf("at most %s", Quantity(KeySizeMax))
-	case strings.ContainsAny(k, "\r\n\x00"):
-		return wantKey + ", on one line"
+	case strings.ContainsFunc(k, unicode.IsControl):
+		return wantKey + ", on one line and without tabs"
 	}
 	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k)); err != nil {
 		return wantKey
@@ -284,6 +285,9 @@ func keyHead(k string) string {
 const (
 	tokenLifeMin = "1m"
 	tokenLifeMax = "10y"
+
+	wantTokenKind = "operator, project or join"
+	wantTokenLife = tokenLifeMin + " to " + tokenLifeMax + ", such as 90d"
 )
 
 // Defaults fills in the life of the token by its kind.
@@ -314,16 +318,19 @@ func (r TokenRequest) Validate() []FieldError {
 			c.bad("project", r.Project, wantName)
 		}
 	default:
-		c.bad("kind", string(r.Kind), "operator, project or join")
+		c.bad("kind", string(r.Kind), wantTokenKind)
 	}
 	if len(r.Note) > 200 || strings.ContainsAny(r.Note, "\r\n\x00") {
 		c.bad("note", r.Note, "one line of at most 200 bytes")
+	}
+	if r.For == "" && len(c.errs) > 0 && c.errs[0].Field == "kind" {
+		return c.errs // the kind would have said for how long
 	}
 	d, err := ParseDuration(r.For)
 	lo, _ := ParseDuration(tokenLifeMin)
 	hi, _ := ParseDuration(tokenLifeMax)
 	if err != nil || d < lo || d > hi {
-		c.bad("for", r.For, tokenLifeMin+" to "+tokenLifeMax+", such as 90d")
+		c.bad("for", r.For, wantTokenLife)
 	}
 	return c.errs
 }

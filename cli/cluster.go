@@ -253,7 +253,7 @@ func (a *app) eventsFollowed(items []api.Event) error {
 		a.eventLines(items)
 		return nil
 	}
-	v := &jsonView{out: a.stdout}
+	v := &documentView{form: a.flags.output, out: a.stdout}
 	for _, e := range items {
 		v.write(e)
 	}

@@ -57,10 +57,8 @@ func (c *config) names() string {
 
 // configPath is where the contexts are.
 func (a *app) configPath() (string, error) {
-	for _, p := range []string{a.flags.config, a.getenv("VCN_CONFIG")} {
-		if p != "" {
-			return p, nil
-		}
+	if path, _ := a.namedConfig(); path != "" {
+		return path, nil
 	}
 	if d := a.getenv("XDG_CONFIG_HOME"); d != "" {
 		return filepath.Join(d, "vcn", "config.yaml"), nil
@@ -69,6 +67,26 @@ func (a *app) configPath() (string, error) {
 		return filepath.Join(d, ".config", "vcn", "config.yaml"), nil
 	}
 	return "", usage("nowhere to keep contexts: neither HOME nor XDG_CONFIG_HOME is set", "Give a file with --config or VCN_CONFIG")
+}
+
+// namedConfig is the file of contexts that somebody named, if so, and where.
+func (a *app) namedConfig() (path, by string) {
+	if a.flags.config != "" {
+		return a.flags.config, "--config"
+	}
+	return a.getenv("VCN_CONFIG"), "VCN_CONFIG"
+}
+
+// knownContexts is loadConfig for whoever does not add a context: a file that
+// somebody named must be there.
+func (a *app) knownContexts() (config, error) {
+	if path, by := a.namedConfig(); path != "" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return config{}, usage(fmt.Sprintf("there is no file of contexts %s, which %s names", path, by),
+				"Name another, or none; or add a context to it: vcnctl context add")
+		}
+	}
+	return a.loadConfig()
 }
 
 // loadConfig reads the contexts; a missing file is an empty one.
@@ -86,7 +104,11 @@ func (a *app) loadConfig() (config, error) {
 		return c, fmt.Errorf("read contexts: %w", err)
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Mode().Perm()&0o077 != 0 {
+	st, err := f.Stat()
+	if err == nil && st.IsDir() {
+		return c, usage("cannot read contexts: "+path+" is a directory", "Name a file with --config or VCN_CONFIG")
+	}
+	if err == nil && st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
 		a.note("%s holds tokens and others may read it; run: chmod 600 %s", path, path)
 	}
 	if err := api.ReadStrict(f, configSizeMax, &c); err != nil {
@@ -153,6 +175,7 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, usage("the token is not one of vcn: it reads vcn.KIND.….…", "Ask the operator for one, and copy the whole line")
 	}
+	a.operator = token.Kind == api.TokenOperator
 	ca := []byte(saved.CA)
 	if pemFingerprint(ca) != token.CAFingerprint {
 		// The saved CA, if any, is not this token's.
@@ -187,13 +210,16 @@ func (a *app) contextInUse(optional bool) (savedContext, error) {
 	if optional && a.flags.context == "" {
 		return savedContext{}, nil
 	}
-	c, err := a.loadConfig()
+	c, err := a.knownContexts()
 	if err != nil {
 		return savedContext{}, err
 	}
 	name := a.flags.context
 	if name == "" {
 		name = c.Current
+	}
+	if name == "" && len(c.Contexts) > 0 {
+		return savedContext{}, usage("no context is in use", "Use one: vcnctl context use NAME", api.FieldError{Field: "--context", Want: c.names()})
 	}
 	if name == "" {
 		return savedContext{}, usage("no cluster of hosts is known yet",

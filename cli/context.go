@@ -22,7 +22,7 @@ says.`
 
 func (a *app) contextCommand() *cobra.Command {
 	return group("context", "Remember clusters of hosts", contextLong,
-		examples("Add one and use it", "vcnctl context add lab --host https://192.0.2.10:8443 --token vcn.project.…"),
+		examples("Add one and use it", "vcnctl context add lab --host https://192.0.2.10:7443 --token vcn.project.…"),
 		a.contextAddCommand(), a.contextListCommand(), a.contextUseCommand(), a.contextShowCommand(), a.contextRemoveCommand())
 }
 
@@ -39,9 +39,9 @@ refused before the token is sent. The addresses of the other hosts are
 remembered too, where the token may see them. The first context added becomes
 the current one.`,
 		Example: examples(
-			"Add a cluster", "vcnctl context add lab --host https://192.0.2.10:8443 --token vcn.project.…",
-			"The token from a file, not seen in the list of processes", "vcnctl context add lab --host https://192.0.2.10:8443 --token - < token",
-			"A new token for it", "vcnctl context add lab --replace --host https://192.0.2.10:8443 --token vcn.project.…"),
+			"Add a cluster", "vcnctl context add lab --host https://192.0.2.10:7443 --token vcn.project.…",
+			"The token from a file, not seen in the list of processes", "vcnctl context add lab --host https://192.0.2.10:7443 --token - < token",
+			"A new token for it", "vcnctl context add lab --replace --host https://192.0.2.10:7443 --token vcn.project.…"),
 		Args: exactly(1, "a NAME"),
 		RunE: a.run(func(ctx context.Context, args []string) error { return a.contextAdd(ctx, args[0], replace, use) }),
 	}
@@ -95,12 +95,13 @@ func (a *app) contextAdd(ctx context.Context, name string, replace, use bool) er
 	if err := a.saveConfig(cfg); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "Context %s: cluster %s (%s), %d host addresses, token %s (%s).\n",
-		name, printable(status.Name), printable(status.ClusterID), len(hosts), token.ID, token.Kind)
-	if cfg.Current != name {
-		fmt.Fprintf(a.stdout, "Use it with: vcnctl context use %s\n", name)
-	}
-	return nil
+	return a.print(viewContext(*cfg.find(name), cfg.Current), func() {
+		fmt.Fprintf(a.stdout, "Context %s: cluster %s (%s), %d host addresses, token %s (%s).\n",
+			name, printable(status.Name), printable(status.ClusterID), len(hosts), token.ID, token.Kind)
+		if cfg.Current != name {
+			fmt.Fprintf(a.stdout, "Use it with: vcnctl context use %s\n", name)
+		}
+	})
 }
 
 // contextAddInput takes hosts and token from flags, environment and stdin.
@@ -121,7 +122,7 @@ func (a *app) contextAddInput() (hosts []string, token string, err error) {
 	}
 	var missing []api.FieldError
 	if len(hosts) == 0 {
-		missing = append(missing, api.FieldError{Field: "--host", Want: "the API address of a host, such as https://192.0.2.10:8443"})
+		missing = append(missing, api.FieldError{Field: "--host", Want: "the API address of a host, such as https://192.0.2.10:7443"})
 	}
 	if token == "" {
 		missing = append(missing, api.FieldError{Field: "--token", Want: "a token from the operator, or - to read it from stdin"})
@@ -182,7 +183,7 @@ func (a *app) contextListCommand() *cobra.Command {
 		Example: examples("List them", "vcnctl context list"),
 		Args:    exactly(0, "no arguments"),
 		RunE: a.run(func(context.Context, []string) error {
-			cfg, err := a.loadConfig()
+			cfg, err := a.knownContexts()
 			if err != nil {
 				return err
 			}
@@ -201,17 +202,27 @@ func (a *app) contextListCommand() *cobra.Command {
 	}
 }
 
-// editContext loads, changes a named context, and saves.
-func (a *app) editContext(name string, change func(*config)) error {
-	cfg, err := a.loadConfig()
+// editContext loads, changes a named context, saves, and shows the context.
+func (a *app) editContext(name string, change func(*config), said string) error {
+	cfg, err := a.knownContexts()
 	if err != nil {
 		return err
 	}
-	if cfg.find(name) == nil {
+	saved := cfg.find(name)
+	if saved == nil {
 		return usage("there is no such context", "", api.FieldError{Field: "NAME", Value: name, Want: cfg.names()})
 	}
+	edited := *saved
 	change(&cfg)
-	return a.saveConfig(cfg)
+	if err := a.saveConfig(cfg); err != nil {
+		return err
+	}
+	return a.print(viewContext(edited, cfg.Current), func() {
+		fmt.Fprintf(a.stdout, "Context %s %s.\n", name, said)
+		if cfg.Current == "" && len(cfg.Contexts) > 0 {
+			fmt.Fprintln(a.stdout, "No context is in use now. Use one with: vcnctl context use NAME")
+		}
+	})
 }
 
 func (a *app) contextUseCommand() *cobra.Command {
@@ -220,7 +231,7 @@ func (a *app) contextUseCommand() *cobra.Command {
 		Example: examples("Use it from now on", "vcnctl context use lab"),
 		Args:    exactly(1, "a NAME"),
 		RunE: a.run(func(_ context.Context, args []string) error {
-			return a.editContext(args[0], func(c *config) { c.Current = args[0] })
+			return a.editContext(args[0], func(c *config) { c.Current = args[0] }, "is in use")
 		}),
 	}
 }
@@ -236,7 +247,7 @@ func (a *app) contextRemoveCommand() *cobra.Command {
 				if c.Current == args[0] {
 					c.Current = ""
 				}
-			})
+			}, "is forgotten")
 		}),
 	}
 }

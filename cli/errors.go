@@ -2,9 +2,9 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -40,17 +40,29 @@ func flagError(path string, err error) error {
 	if !errors.As(err, &invalid) {
 		return usage(err.Error(), next)
 	}
-	want := errors.Unwrap(invalid).Error()
+	cause := errors.Unwrap(invalid)
+	want := cause.Error()
 	var f api.FieldError
-	if errors.As(err, &f) {
+	var number *strconv.NumError
+	switch {
+	case errors.As(cause, &f):
 		want = f.Want
+	case errors.As(cause, &number):
+		want = wantOfType[invalid.GetFlag().Value.Type()]
 	}
 	return usage("a flag's value is not right", next,
 		api.FieldError{Field: "--" + invalid.GetFlag().Name, Value: invalid.GetValue(), Want: want})
 }
 
+// wantOfType is what is right for a flag whose value strconv could not read.
+var wantOfType = map[string]string{
+	"int":    "a whole number",
+	"uint64": "a whole number, 0 or more",
+	"bool":   "true or false",
+}
+
 // problemOf makes every error a problem, and gives it a next step.
-func problemOf(err error) *api.Problem {
+func (a *app) problemOf(err error) *api.Problem {
 	var p *api.Problem
 	var f api.FieldError
 	switch {
@@ -69,6 +81,9 @@ func problemOf(err error) *api.Problem {
 	if p.Next == "" {
 		p.Next = nextSteps[p.Code]
 	}
+	if more := operatorSteps[p.Code]; a.operator && more != "" {
+		p.Next = strings.TrimSpace(p.Next + "\n" + more)
+	}
 	return p
 }
 
@@ -76,11 +91,18 @@ var nextSteps = map[api.Code]string{
 	api.CodeUnauthorized: "Ask the operator for a new token, then: vcnctl context add NAME --replace --host HOST --token TOKEN",
 	api.CodeForbidden:    "Use a token that may do this: vcnctl context list",
 	api.CodeNotFound:     "See what there is: vcnctl list --all",
-	api.CodeNoFit:        "See what is free: vcnctl host list. Or ask for less, for later, or for shorter.",
+	api.CodeNoFit:        "Ask for less, for later, or for shorter.",
 	api.CodeForming:      "The cluster of hosts is still forming; look again with: vcnctl status",
 	api.CodeNoLeader:     "Hosts are choosing a leader or are cut off; look again with: vcnctl status",
 	api.CodeUnavailable:  "Check the addresses with: vcnctl context show. Give another host with --host.",
 	api.CodeWrongCluster: "Use the token and the host of one cluster: vcnctl context add NAME --host HOST --token TOKEN",
+}
+
+// operatorSteps are for whom the hosts answer them: an operator's token.
+var operatorSteps = map[api.Code]string{
+	api.CodeNoFit:    "See what is free: vcnctl host list",
+	api.CodeForming:  "See which hosts are there: vcnctl host list",
+	api.CodeNoLeader: "See which hosts live: vcnctl host list",
 }
 
 // exitCode is the exit code of a problem.
@@ -94,6 +116,8 @@ func exitCode(p *api.Problem) int {
 		return ExitNotFound
 	case api.CodeForming, api.CodeNoLeader, api.CodeUnavailable:
 		return ExitUnavailable
+	case api.CodeInterrupted:
+		return ExitInterrupted
 	}
 	return ExitError
 }
@@ -104,20 +128,21 @@ func (a *app) fail(ctx context.Context, err error) int {
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	if ctx.Err() != nil {
-		fmt.Fprintln(a.stderr, "vcnctl: interrupted")
-		return ExitInterrupted
+	p := a.problemOf(err)
+	if ctx.Err() != nil && p.Code != api.CodeInterrupted {
+		p = interrupted("interrupted", "")
 	}
-	p := problemOf(err)
-	if a.flags.output == outputJSON {
-		b, err := json.MarshalIndent(p, "", "  ")
-		if err == nil {
-			fmt.Fprintf(a.stderr, "%s\n", b)
-			return exitCode(p)
-		}
+	if b, err := encode(a.flags.output, p); err == nil && b != nil {
+		fmt.Fprintf(a.stderr, "%s", b)
+		return exitCode(p)
 	}
 	fmt.Fprintln(a.stderr, "vcnctl: "+printable(p.Error()))
 	return exitCode(p)
+}
+
+// interrupted is the problem of who was told to stop.
+func interrupted(detail, next string) *api.Problem {
+	return &api.Problem{Status: 499, Code: api.CodeInterrupted, Detail: detail, Next: next}
 }
 
 // printable drops control characters but line ends from text that others

@@ -45,6 +45,7 @@ type fakeAPI struct {
 	polled   chan struct{}
 	busy     int // answer 503 this many times
 	failBoot bool
+	cancel   bool // releases what is provisioning
 }
 
 var fakeNow = time.Date(2026, 11, 23, 8, 0, 30, 0, time.UTC)
@@ -289,6 +290,8 @@ func (f *fakeAPI) step(r *api.Reservation) {
 		endLast()
 		r.Phases = append(r.Phases, api.Phase{Name: "boot", Start: at})
 		all("booting")
+	case r.State == api.StateProvisioning && f.cancel:
+		r.State, r.Message = api.StateCancelled, "cancelled while provisioning, by t7"
 	case r.State == api.StateProvisioning && f.failBoot:
 		r.State, r.Message = api.StateFailed, "compute-0 did not boot"
 	case r.State == api.StateProvisioning:
@@ -352,7 +355,11 @@ func (f *fakeAPI) createToken(w http.ResponseWriter, q *http.Request) {
 		fakeProblem(w, 422, api.CodeInvalid, err.Error(), "")
 		return
 	}
-	t := api.Token{ID: fmt.Sprintf("t%d", len(f.tokens)+1), Kind: req.Kind, Project: req.Project, Note: req.Note, Created: fakeNow, Expires: fakeNow.Add(time.Hour)}
+	id := fmt.Sprintf("t%d", len(f.tokens)+1)
+	if strings.HasPrefix(req.Note, "id ") { // like a real one
+		id = strings.TrimPrefix(req.Note, "id ")
+	}
+	t := api.Token{ID: id, Kind: req.Kind, Project: req.Project, Note: req.Note, Created: fakeNow, Expires: fakeNow.Add(time.Hour)}
 	f.tokens = append(f.tokens, t)
 	t.Secret = f.token(req.Kind, t.ID)
 	fakeAnswer(w, 201, t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,8 @@ type app struct {
 
 	flags   globalFlags
 	running bool // a command's own code has begun: errors are no longer usage errors
+
+	operator bool // the token in use is an operator's
 }
 
 func (a *app) main(ctx context.Context, args []string) int {
@@ -58,15 +61,16 @@ func (a *app) main(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
+	strictHelpers(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
 	}
 	if !a.running {
 		err = asUsage(err)
-		// A wrong flag may stand before the one that asks for JSON.
-		if wantsJSON(args) {
-			a.flags.output = outputJSON
+		// A wrong flag may stand before the one that asks for a form.
+		if form := wantedForm(args); form != "" {
+			a.flags.output = form
 		}
 	}
 	return a.fail(ctx, err)
@@ -92,17 +96,28 @@ func terminal(w any) (fd int, ok bool) {
 	return int(f.Fd()), true
 }
 
-// wantsJSON looks for -o json in a command line that could not be read.
-func wantsJSON(args []string) bool {
+// wantedForm looks for -o json or -o yaml in a command line that could not be
+// read; it is empty if neither is there.
+func wantedForm(args []string) string {
 	for i, arg := range args {
-		switch arg {
-		case "--":
-			return false
-		case "-ojson", "-o=json", "--output=json":
-			return true
-		case "-o", "--output":
-			return i+1 < len(args) && args[i+1] == outputJSON
+		value, found := "", true
+		switch {
+		case arg == "--":
+			return ""
+		case arg == "-o" || arg == "--output":
+			if i+1 < len(args) {
+				value = args[i+1]
+			}
+		case strings.HasPrefix(arg, "--output="):
+			value = strings.TrimPrefix(arg, "--output=")
+		case strings.HasPrefix(arg, "-o"):
+			value = strings.TrimPrefix(strings.TrimPrefix(arg, "-o"), "=")
+		default:
+			found = false
+		}
+		if found && (value == outputJSON || value == outputYAML) {
+			return value
 		}
 	}
-	return false
+	return ""
 }

@@ -13,23 +13,39 @@ import (
 	"vcn/api"
 )
 
-// print writes v in the form asked for; asTable writes it for people.
-func (a *app) print(v any, asTable func()) error {
-	switch a.flags.output {
+// encode is v as a whole document in a form for programs; nil for people.
+func encode(form string, v any) ([]byte, error) {
+	switch form {
 	case outputJSON:
 		b, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-		fmt.Fprintf(a.stdout, "%s\n", b)
+		return append(b, '\n'), err
 	case outputYAML:
+		return yaml.Marshal(v)
+	}
+	return nil, nil
+}
+
+// encodeNext is v as one document of many: an object on a line, or a YAML
+// document after its marker.
+func encodeNext(form string, v any) ([]byte, error) {
+	if form == outputYAML {
 		b, err := yaml.Marshal(v)
-		if err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-		fmt.Fprintf(a.stdout, "%s", b)
-	default:
+		return append([]byte("---\n"), b...), err
+	}
+	b, err := json.Marshal(v)
+	return append(b, '\n'), err
+}
+
+// print writes v in the form asked for; asTable writes it for people.
+func (a *app) print(v any, asTable func()) error {
+	b, err := encode(a.flags.output, v)
+	switch {
+	case err != nil:
+		return fmt.Errorf("encode answer: %w", err)
+	case b == nil:
 		asTable()
+	default:
+		fmt.Fprintf(a.stdout, "%s", b)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func Reference() []byte {
 	root := a.root()
 	root.InitDefaultCompletionCmd() // which running the tree does by itself
 	var b bytes.Buffer
-	b.WriteString("# vcnctl\n\nWritten by `go test ./cli -run Reference -update`; do not edit.\n\n")
+	b.WriteString("# vcnctl\n\nWritten by `make update`; do not edit.\n\n")
 	contents(&b, root)
 	b.WriteString("\n## Global flags\n\n")
 	flagTable(&b, root.PersistentFlags())

@@ -20,7 +20,7 @@ func TestReferenceIsFresh(t *testing.T) {
 	}
 	got, err := os.ReadFile(referenceFile)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("docs/cli.md is stale (%v): go test ./cli -run Reference -update", err)
+		t.Fatalf("docs/cli.md is stale (%v): make update", err)
 	}
 }
 

@@ -29,7 +29,7 @@ not the reservation.`
 const reserveSpecExample = `  # A specification
   cat > spec.yaml <<END
   name: rendering
-  slot: {start: 2026-12-01T09:00+09:00, for: 30d}
+  slot: {start: 2030-12-01T09:00+09:00, for: 30d}
   frontend: {cpus: 2, memory: 4GiB, disk: 40GiB}
   workers:
     - {name: compute, count: 100, cpus: 4, memory: 8GiB, disk: 40GiB}
@@ -75,11 +75,11 @@ func (a *app) reserveCommand() *cobra.Command {
 	fl := c.Flags()
 	fl.StringVarP(&f.file, "file", "f", "", "specification, YAML or JSON; - for stdin")
 	fl.StringVar(&f.project, "project", "", "project that pays (default: the token's)")
-	fl.StringVar(&f.start, "start", "", "asap, or a time with a zone, such as 2026-12-01T09:00+09:00 (default asap)")
+	fl.StringVar(&f.start, "start", "", "asap, or a time with a zone, such as 2030-12-01T09:00+09:00 (default asap)")
 	fl.StringVar(&f.end, "end", "", "end of the slot, a time with a zone")
 	fl.StringVar(&f.len, "for", "", "length of the slot, such as 90m, 8h, 30d, 2w")
 	fl.IntVar(&f.workers, "workers", 1, "number of workers, 1-1000")
-	fl.IntVar(&f.shape.CPUs, "cpus", 0, "cores of each worker, 1-256 (default 1)")
+	fl.IntVar(&f.shape.CPUs, "cpus", 0, "cores of each worker, 1-255 (default 1)")
 	fl.Var((*quantityValue)(&f.shape.Memory), "memory", "memory of each worker, 256MiB-4TiB (default 512MiB)")
 	fl.Var((*quantityValue)(&f.shape.Disk), "disk", "disk of each worker, 4GiB-16TiB (default 4GiB)")
 	fl.IntVar(&f.frontend.CPUs, "frontend-cpus", 0, "cores of the frontend (default 1)")
@@ -97,6 +97,12 @@ func (a *app) reserveCommand() *cobra.Command {
 }
 
 func (a *app) reserve(ctx context.Context, f reserveFlags, args []string, set *pflag.FlagSet) error {
+	switch {
+	case f.wait && f.dryRun:
+		return usage("--wait and --dry-run exclude each other", "A dry run books nothing that could be waited for")
+	case set.Changed("wait-timeout") && !f.wait:
+		return usage("--wait-timeout is for --wait", "Add --wait, or leave it out")
+	}
 	spec, err := a.specOf(f, args, set)
 	if err != nil {
 		return err
@@ -142,18 +148,21 @@ func (a *app) reserveWait(ctx context.Context, c *client.Client, r api.Reservati
 		waiting, cancel = context.WithTimeout(ctx, waitMax)
 	}
 	defer cancel()
-	r, err := a.follow(waiting, c, r.ID, a.stderr)
+	booked := r
+	r, _, err := a.follow(waiting, c, r.ID, a.stderr)
+	if r.ID == "" { // not seen even once
+		r = booked
+	}
 	switch {
 	case ctx.Err() != nil:
-		a.note("interrupted; the reservation %s goes on.\n%s", r.Name, goesOn(r))
-		return &exitError{ExitInterrupted}
+		return interrupted(fmt.Sprintf("interrupted; the reservation %s goes on", r.Name), goesOn(r.Name))
 	case waiting.Err() != nil:
 		return &api.Problem{Status: 504, Code: api.CodeInternal,
-			Detail: fmt.Sprintf("%s is not ready after %s; it is %s, and the reservation goes on", r.Name, span(waitMax), r.State), Next: goesOn(r)}
+			Detail: fmt.Sprintf("%s is not ready after %s; it is %s, and the reservation goes on", r.Name, span(waitMax), r.State), Next: goesOn(r.Name)}
 	case err != nil:
 		return err
 	}
-	if err := outcome(r); err != nil {
+	if err := outcome(r, true); err != nil {
 		return err
 	}
 	return a.print(r, func() {
@@ -162,8 +171,8 @@ func (a *app) reserveWait(ctx context.Context, c *client.Client, r api.Reservati
 	})
 }
 
-func goesOn(r api.Reservation) string {
-	return fmt.Sprintf("  watch it:   vcnctl watch %s\n  release it: vcnctl release %s", r.Name, r.Name)
+func goesOn(name string) string {
+	return fmt.Sprintf("  watch it:   vcnctl watch %s\n  release it: vcnctl release %s", name, name)
 }
 
 // specOf makes the specification of file or flags, complete and valid.
@@ -178,6 +187,9 @@ func (a *app) specOf(f reserveFlags, args []string, set *pflag.FlagSet) (api.Spe
 		}
 		spec, err = a.readSpecFile(f.file)
 	} else {
+		if errs := zeroSizes(f, set); len(errs) > 0 {
+			return spec, usage("the reservation is not right", "Try: vcnctl reserve --help", errs...)
+		}
 		spec, err = a.specOfFlags(f)
 	}
 	if err != nil {
@@ -232,8 +244,26 @@ func (a *app) readSpecFile(path string) (api.Spec, error) {
 	if errors.As(err, &p) {
 		p.Detail = fileName(path) + ": " + p.Detail
 		p.Next = "Nothing was changed. An example is in: vcnctl reserve --help"
+	} else if err != nil {
+		err = usage("cannot read the specification: "+err.Error(), "Check the path after --file")
 	}
 	return spec, err
+}
+
+// zeroSizes are flags that were given and would silently mean the default.
+func zeroSizes(f reserveFlags, set *pflag.FlagSet) (errs []api.FieldError) {
+	given := api.Spec{Frontend: f.frontend, Workers: []api.WorkerGroup{{NodeShape: f.shape}}}
+	wrong := map[string]api.FieldError{} // by flag
+	for _, e := range toFlags(given.Validate()) {
+		wrong[e.Field] = e
+	}
+	for _, name := range []string{"cpus", "memory", "disk", "frontend-cpus", "frontend-memory", "frontend-disk"} {
+		fl := set.Lookup(name)
+		if e, ok := wrong["--"+name]; ok && fl.Changed && (fl.Value.String() == "" || fl.Value.String() == "0") {
+			errs = append(errs, e)
+		}
+	}
+	return errs
 }
 
 func (a *app) specOfFlags(f reserveFlags) (api.Spec, error) {
@@ -322,7 +352,7 @@ func keysOfFile(path string) ([]string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, api.SpecSizeMax))
 	if err != nil {
-		return nil, fmt.Errorf("read ssh public key: %w", err)
+		return nil, usage("cannot read the ssh public key: "+err.Error(), "Check the path after --key")
 	}
 	if strings.Contains(string(b), "PRIVATE KEY") {
 		return nil, usage("a private key was given", "", api.FieldError{Field: "--key", Value: path, Want: "the public key: " + path + ".pub"})

@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 		Short: "Reserve and use virtual clusters",
 		Long:  rootLong,
 		Example: examples(
-			"Remember a cluster of hosts by the token its operator gave you", "vcnctl context add lab --host https://192.0.2.10:8443 --token vcn.project.…",
+			"Remember a cluster of hosts by the token its operator gave you", "vcnctl context add lab --host https://192.0.2.10:7443 --token vcn.project.…",
 			"Four workers with Slurm for eight hours, from now on", "vcnctl reserve mine --workers 4 --memory 2GiB --for 8h --rolls slurm --wait",
 			"Log in", "vcnctl ssh mine",
 			"Give it back", "vcnctl release mine"),
@@ -78,6 +78,34 @@ func (a *app) root() *cobra.Command {
 		a.statusCommand(), a.eventsCommand(), a.contextCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// strictHelpers makes cobra's own commands refuse what they do not know, as the
+// others do: by themselves they show help and succeed. It wants root's output
+// set, which cobra keeps for them.
+func strictHelpers(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.Args = func(cmd *cobra.Command, args []string) error { return unknownCommand(cmd, args) }
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		case "help":
+			c.Run = nil
+			c.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err == nil {
+					err = unknownCommand(about, rest)
+				}
+				if err != nil {
+					return err
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		}
+	}
 }
 
 // examples makes cobra's example text of pairs of comment and command.
@@ -108,9 +136,11 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	near := ""
-	cmd.SuggestionsMinimumDistance = 2
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		near = "; did you mean " + strings.Join(s, " or ") + "?"
+	for distance := 1; distance <= 2 && near == ""; distance++ {
+		cmd.SuggestionsMinimumDistance = distance
+		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+			near = "; did you mean " + strings.Join(s, " or ") + "?"
+		}
 	}
 	return usage(fmt.Sprintf("unknown command %q for %q%s", args[0], cmd.CommandPath(), near), "Try: "+cmd.CommandPath()+" --help")
 }
@@ -144,7 +174,7 @@ type versionInfo struct {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Show the version of vcnctl", Long: "Shows the version of vcnctl itself; that of the hosts is in: vcnctl host list.",
+		Use: "version", Short: "Show the version of vcnctl", Long: "Shows the version of vcnctl itself; that of the host that answers is in: vcnctl status.",
 		Example: examples("Version, for a script", "vcnctl version -o json"),
 		Args:    exactly(0, "no arguments"),
 		RunE: a.run(func(context.Context, []string) error {

@@ -28,12 +28,12 @@ var updateGolden = flag.Bool("update", false, "rewrite golden parts of scripts, 
 //	vcnctl ARGS...      runs the command, which must succeed
 //	exits N ARGS...     runs the command, which must exit with N
 //	golden stdout FILE  compares; with -update rewrites FILE in the script
-//	api VERB            sets the fake host up (busy, failboot), or lists what it
+//	api VERB            sets the fake host up (busy, failboot, cancel), or lists what it
 //	                    was asked so far (asked)
 //	mode FILE           shows a file's permissions
 //
 // STDIN names a file to read from. HOST and TOKEN are a host's, EXPIRED and
-// SMALL other tokens of its; OTHERHOST, OTHERTOKEN are another cluster's.
+// SMALL other tokens of its, OPERATOR an operator's; OTHERHOST, OTHERTOKEN are another cluster's.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -68,6 +68,7 @@ func runScript(t *testing.T, file string) {
 		"HOME=" + dir, "USER=alice", "XDG_CONFIG_HOME=" + dir + "/config", "PATH=" + os.Getenv("PATH"),
 		"HOST=" + fake.URL, "TOKEN=" + fake.token(api.TokenProject, "t0"), "EXPIRED=" + fake.token(api.TokenProject, "expired"),
 		"SMALL=" + fake.token(api.TokenProject, "small"), "JOIN=" + fake.token(api.TokenJoin, "j"),
+		"OPERATOR=" + fake.token(api.TokenOperator, "op"),
 		"OTHERHOST=" + other.URL, "OTHERTOKEN=" + other.token(api.TokenProject, "t9"), "DEADHOST=https://127.0.0.1:1",
 	}
 	sc.mask = strings.NewReplacer(fake.URL, "$HOST", other.URL, "$OTHERHOST", dir, "$HOME",
@@ -174,6 +175,8 @@ func (sc *scripted) api(_ *script.State, args []string) (string, string, error) 
 		sc.fake.busy = 2
 	case "failboot":
 		sc.fake.failBoot = true
+	case "cancel":
+		sc.fake.cancel = true
 	case "forget": // what was asked so far
 		sc.fake.requests = nil
 	case "asked":

@@ -38,6 +38,14 @@ exit code.`,
 			return a.ssh(ctx, args[0], user, identity, args[1:])
 		}),
 	}
+	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		err = flagError(cmd.CommandPath(), err)
+		var p *api.Problem
+		if errors.As(err, &p) {
+			p.Next = "Put -- before a command to run there: vcnctl ssh NAME -- COMMAND\n" + p.Next
+		}
+		return err
+	})
 	c.Flags().StringVar(&user, "user", "", "account to log in to (default: the specification's first user)")
 	c.Flags().StringVarP(&identity, "identity", "i", "", "file of the private key, for ssh -i")
 	return c

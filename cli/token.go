@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -76,17 +77,65 @@ func (a *app) tokenListCommand() *cobra.Command {
 
 func (a *app) tokenRevokeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "Revoke a token", Long: "Makes a token worthless at once. Reservations made with it stay.",
-		Example: examples("Revoke it", "vcnctl token revoke 0198c1"),
+		Use: "revoke ID", Short: "Revoke a token",
+		Long: fmt.Sprintf(`Makes a token worthless at once. Reservations made with it stay. Of the ID, the
+first %d characters or more are enough where no other token's begins like that.`, tokenPrefixMin),
+		Example: examples("Revoke it", "vcnctl token revoke 0198c1f2-7a"),
 		Args:    exactly(1, "the ID of a token"),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			_, err := asking(ctx, a, "the revocation", func(c *client.Client) (struct{}, error) { return struct{}{}, c.RevokeToken(ctx, args[0]) })
+			id, err := asking(ctx, a, "the revocation", func(c *client.Client) (string, error) {
+				id, err := tokenID(ctx, c, args[0])
+				if err != nil {
+					return "", err
+				}
+				return id, c.RevokeToken(ctx, id)
+			})
 			if err != nil {
 				return err
 			}
 			return a.print(struct {
 				Revoked string `json:"revoked"`
-			}{args[0]}, func() { fmt.Fprintf(a.stdout, "Revoked %s.\n", args[0]) })
+			}{id}, func() { fmt.Fprintf(a.stdout, "Revoked %s.\n", id) })
 		}),
 	}
+}
+
+const (
+	// tokenPrefixMin is how many characters of a token's id are enough to look
+	// for it, so that a slip of the hand does not find one.
+	tokenPrefixMin = 6
+	tokenIDLength  = 36 // a UUID's
+)
+
+// tokenID is the id that begins with ref, if it is one token's. Where there is
+// none it is ref, for the hosts to refuse.
+func tokenID(ctx context.Context, c *client.Client, ref string) (string, error) {
+	if len(ref) < tokenPrefixMin || len(ref) >= tokenIDLength {
+		return ref, nil
+	}
+	list, err := c.ListTokens(ctx)
+	if err != nil {
+		return "", err
+	}
+	var found []api.Token
+	for _, t := range list {
+		if t.ID == ref {
+			return ref, nil
+		}
+		if strings.HasPrefix(t.ID, strings.ToLower(ref)) {
+			found = append(found, t)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return ref, nil
+	case 1:
+		return found[0].ID, nil
+	}
+	p := &api.Problem{Title: "Usage", Status: 400, Code: api.CodeInvalid, Detail: fmt.Sprintf("%d tokens begin with %s", len(found), ref),
+		Next: "Nothing was revoked. Give more of the id."}
+	for _, t := range found {
+		p.Reasons = append(p.Reasons, strings.Join(strings.Fields(fmt.Sprintf("%s %s %s %s", t.ID, t.Kind, t.Project, t.Note)), " "))
+	}
+	return "", p
 }

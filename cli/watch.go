@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,20 +21,21 @@ func (a *app) watchCommand() *cobra.Command {
 		Use: "watch NAME", Short: "Watch a reservation come up, or go",
 		Long: `Shows state, phases and nodes of a reservation until it can be used, or, once it
 is ending, until it is gone. On a terminal the view is redrawn; otherwise each
-change is a line. With -o json each change is one JSON object on a line. Exits
-with 1 if the reservation failed.`,
+change is a line. With -o json each change is one JSON object on a line, with
+-o yaml one YAML document. Exits with 1 if the reservation failed, or ended
+instead of coming up; not if it was ending or over already.`,
 		Example: examples("Watch it", "vcnctl watch mine", "Wait for it in a script", "vcnctl watch mine && vcnctl ssh mine -- srun -N2 hostname"),
 		Args:    exactly(1, "a NAME"), ValidArgsFunction: a.completeReservation,
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			return a.withClient(ctx, func(c *client.Client) error {
-				r, err := a.follow(ctx, c, args[0], a.stdout)
+				r, first, err := a.follow(ctx, c, args[0], a.stdout)
 				if err != nil {
 					return err
 				}
 				if a.flags.output == outputTable && (r.State == api.StateReady || r.State == api.StateActive) {
 					a.showLogin(r)
 				}
-				return outcome(r)
+				return outcome(r, !over(first))
 			})
 		}),
 	}
@@ -50,12 +50,26 @@ func settled(s api.State) bool {
 	return false
 }
 
-// outcome is the error of a reservation that failed.
-func outcome(r api.Reservation) error {
-	if r.State != api.StateFailed {
+// over: it cannot be used any more.
+func over(s api.State) bool {
+	switch s {
+	case api.StateEnding, api.StateEnded, api.StateFailed, api.StateCancelled:
+		return true
+	}
+	return false
+}
+
+// outcome is the error of a reservation that failed, and, if it was to be used,
+// of one that cannot be used.
+func outcome(r api.Reservation, toUse bool) error {
+	if r.State != api.StateFailed && !(toUse && over(r.State)) {
 		return nil
 	}
-	return &api.Problem{Status: 500, Code: api.CodeInternal, Detail: fmt.Sprintf("%s failed: %s", r.Name, r.Message),
+	detail := fmt.Sprintf("%s is %s and cannot be used", r.Name, r.State)
+	if r.State == api.StateFailed {
+		detail = r.Name + " failed"
+	}
+	return &api.Problem{Status: 500, Code: api.CodeInternal, Detail: detail + dash(r.Message),
 		Next: fmt.Sprintf("See what happened: vcnctl events %s", r.ID)}
 }
 
@@ -65,9 +79,10 @@ type update struct {
 	err error
 }
 
-// follow shows a reservation until it is settled and returns its last state,
-// which it also does when ctx ends or an error ends it.
-func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.Writer) (api.Reservation, error) {
+// follow shows a reservation until it is settled and returns what it is last,
+// which it also does when ctx ends or an error ends it, and the state that was
+// seen first.
+func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.Writer) (last api.Reservation, first api.State, err error) {
 	polling, stop := context.WithCancel(ctx)
 	updates := make(chan update)
 	ended := make(chan struct{})
@@ -78,27 +93,29 @@ func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.W
 	defer func() { stop(); <-ended }()
 
 	view := a.newView(out)
-	var last api.Reservation
 	beat := time.NewTicker(view.every())
 	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			view.close(last, a.now())
-			return last, context.Cause(ctx)
+			return last, first, context.Cause(ctx)
 		case <-beat.C:
 			view.tick(last, a.now())
 		case u := <-updates:
 			if u.err != nil {
 				view.close(last, a.now())
-				return last, u.err
+				return last, first, u.err
 			}
 			last = u.r
+			if first == "" {
+				first = last.State
+			}
 			view.update(last, a.now())
 			beat.Reset(view.every())
 			if settled(last.State) {
 				view.close(last, a.now())
-				return last, nil
+				return last, first, nil
 			}
 		}
 	}
@@ -182,7 +199,7 @@ type view interface {
 func (a *app) newView(out io.Writer) view {
 	if a.flags.output != outputTable {
 		if out == a.stdout {
-			return &jsonView{out: out}
+			return &documentView{form: a.flags.output, out: out}
 		}
 		return &plainView{a: a, out: out}
 	}
@@ -192,16 +209,19 @@ func (a *app) newView(out io.Writer) view {
 	return &plainView{a: a, out: out}
 }
 
-// jsonView writes one object per change.
-type jsonView struct{ out io.Writer }
+// documentView writes one document per change.
+type documentView struct {
+	form string // outputJSON or outputYAML
+	out  io.Writer
+}
 
-func (v *jsonView) every() time.Duration                  { return time.Hour }
-func (v *jsonView) tick(api.Reservation, time.Time)       {}
-func (v *jsonView) close(api.Reservation, time.Time)      {}
-func (v *jsonView) update(r api.Reservation, _ time.Time) { v.write(r) }
+func (v *documentView) every() time.Duration                  { return time.Hour }
+func (v *documentView) tick(api.Reservation, time.Time)       {}
+func (v *documentView) close(api.Reservation, time.Time)      {}
+func (v *documentView) update(r api.Reservation, _ time.Time) { v.write(r) }
 
-func (v *jsonView) write(x any) {
-	if b, err := json.Marshal(x); err == nil {
-		fmt.Fprintf(v.out, "%s\n", b)
+func (v *documentView) write(x any) {
+	if b, err := encodeNext(v.form, x); err == nil {
+		fmt.Fprintf(v.out, "%s", b)
 	}
 }

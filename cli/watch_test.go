@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,53 @@ func TestCtrlCWhileWaitingLeavesTheReservation(t *testing.T) {
 	}
 	if f.res[0].State != api.StateBooked {
 		t.Error("the reservation was touched:", f.res[0].State)
+	}
+}
+
+// TestCtrlCIsSaidInTheFormAskedFor: what a program reads is what it asked for,
+// when it is interrupted too.
+func TestCtrlCIsSaidInTheFormAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"watch", "mine", "-o", "json"}, "{\n  \"status\": 499,\n  \"detail\": \"interrupted\",\n  \"code\": \"interrupted\"\n}\n"},
+		{[]string{"watch", "mine", "-o", "yaml"}, "code: interrupted\ndetail: interrupted\nstatus: 499\n"},
+		{append(slices.Clone(reserveWaitArgs), "-o", "yaml"), "code: interrupted\ndetail: interrupted; the reservation mine goes on\n"},
+	} {
+		f := newFakeAPI(t, "c1")
+		f.hold = true
+		var stdout, stderr safeBuffer
+		if c.args[0] == "watch" {
+			if code := testApp(t, f, &stdout, &stderr).main(t.Context(), reserveWaitArgs[:len(reserveWaitArgs)-1]); code != 0 {
+				t.Fatal(stderr.String())
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		code := make(chan int)
+		go func() { code <- testApp(t, f, &stdout, &stderr).main(ctx, c.args) }()
+		<-f.polled
+		cancel()
+		if got := <-code; got != ExitInterrupted || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%v: exit code %d and\n%s\nwant\n%s", c.args, got, stderr.String(), c.want)
+		}
+	}
+}
+
+func TestFollowedEventsAreDocuments(t *testing.T) {
+	for form, want := range map[string]string{
+		outputJSON: `{"index":12,`,
+		outputYAML: "---\nhost: h1\nindex: 12\n",
+	} {
+		var out bytes.Buffer
+		a := &app{stdout: &out, zone: time.UTC}
+		a.flags.output = form
+		if err := a.eventsFollowed([]api.Event{{Index: 12, Host: "h1"}, {Index: 13}}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(out.String(), want) || strings.Count(out.String(), "---\n") != map[string]int{outputYAML: 2}[form] {
+			t.Errorf("%s:\n%s", form, out.String())
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ type Member struct {
 	Status     Status    // as gossip has it
 	Since      time.Time // of the status
 	HasAdvert  bool      // false: filled from gossip and the replicated state only
+	AdvertAt   time.Time // when it was heard, by this host's clock
 	Configured RaftRole  // role in the Raft configuration (leader, voter, nonvoter), known at peers only
 }
 
@@ -36,7 +37,7 @@ func (n *Node) Members() []Member {
 	byID := map[string]Member{}
 	n.gossip.mu.Lock()
 	for id, h := range n.gossip.hosts {
-		m := Member{Advert: h.advert, Status: h.status, Since: h.since, HasAdvert: h.packed != nil}
+		m := Member{Advert: h.advert, Status: h.status, Since: h.since, HasAdvert: h.packed != nil, AdvertAt: h.advertAt}
 		if m.Gossip == "" || h.inGossip {
 			m.Gossip = h.addr
 		}

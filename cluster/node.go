@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"vcn/internal/passable"
 )
 
 // Node is one host's part in the cluster. All methods are safe for concurrent use.
@@ -68,7 +69,8 @@ func New(cfg Config) (*Node, error) {
 	if n.net == nil {
 		n.net = sockets{}
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+	// Others share the directory, and need to pass through it: what is ours in it is 0600 or in raft, 0700.
+	if err := passable.Mkdir(cfg.DataDir); err != nil {
 		return nil, fmt.Errorf("make cluster data directory: %w", err)
 	}
 	if n.storage == nil {

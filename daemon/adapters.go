@@ -74,19 +74,23 @@ type controlMembers struct{ *cluster.Node }
 func (v controlMembers) Members() []control.Member {
 	var out []control.Member
 	for _, m := range v.Node.Members() {
-		out = append(out, control.Member{HostID: m.HostID, Status: string(m.Status), Gossip: m.Gossip, Wall: wallOf(m)})
+		status := string(m.Status)
+		if m.Status == cluster.StatusAlive && m.Extra[advertBlind] != "" {
+			status = advertBlind
+		}
+		out = append(out, control.Member{HostID: m.HostID, Status: status, Gossip: m.Gossip, Wall: wallOf(m)})
 	}
 	return out
 }
 
-// wallOf is what a host's advert says of its clock; zero if it says nothing
-// that can be read.
+// wallOf is what a host's clock shows now, by its last advert; zero if that says
+// nothing that can be read. Among many hosts adverts are minutes apart.
 func wallOf(m cluster.Member) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, m.Extra[advertWall])
 	if err != nil {
 		return time.Time{}
 	}
-	return at
+	return at.Add(time.Since(m.AdvertAt))
 }
 
 // Voters counts who votes, as the Raft configuration says.

@@ -4,8 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,12 +21,17 @@ import (
 	"vcn/cluster/pki"
 	"vcn/daemon/control"
 	"vcn/fsm"
+	"vcn/internal/durable"
 )
 
 const (
 	operatorTokenLife = 365 * 24 * time.Hour
 	gossipKeyBytes    = 32
 	expectMax         = 5
+	publicBitsMin     = 8
+	publicBitsMax     = 30
+	subnetsBitsMin    = 8
+	subnetBitsMax     = 28
 )
 
 // InitOptions are what the operator decides once, for all hosts.
@@ -33,6 +43,9 @@ type InitOptions struct {
 	SubnetBits  int
 	PublicPool  string // FIRST-LAST/BITS
 	PublicGW    string // may be empty
+	// TokenFile is a new file for the operator's token (mode 0600); empty: the
+	// caller shows InitResult.Token.
+	TokenFile string
 }
 
 // InitResult is what the operator needs to go on.
@@ -41,15 +54,23 @@ type InitResult struct {
 	HostID    string
 	Token     string // the operator's, shown once
 	CA        []byte
-	API       string // https://address:port
+	API       string // https://address:port, as other hosts reach it
 }
 
 // Init makes a cluster of hosts and this host its first member. Exactly one
-// host ever runs it; the others join. Nothing starts before Run.
+// host ever runs it; the others join. Nothing starts before Run. Where it
+// fails it leaves neither an identity nor a token file.
 func Init(c Config, o InitOptions) (InitResult, error) {
 	var res InitResult
 	pools, err := o.pools()
 	if err != nil {
+		return res, err
+	}
+	if o.Expect > c.Raft.Voters {
+		return res, wrongFlag("expect", strconv.Itoa(o.Expect), fmt.Sprintf(
+			"at most %d, which is raft.voters in the configuration: no more hosts ever vote (raft.voters is the same on every host)", c.Raft.Voters))
+	}
+	if err := freshHost(c.DataDir); err != nil {
 		return res, err
 	}
 	clusterID, hostID := newID(), newID()
@@ -84,58 +105,132 @@ func Init(c Config, o InitOptions) (InitResult, error) {
 			Token: token,
 		},
 	}
+	// The token goes first: an identity whose token was lost is of no use, and
+	// stands in the way of another init.
+	if o.TokenFile != "" {
+		if err := writeToken(o.TokenFile, text); err != nil {
+			return res, err
+		}
+	}
 	if err := saveIdentity(c.DataDir, id, true); err != nil {
+		if o.TokenFile != "" {
+			err = errors.Join(err, os.Remove(o.TokenFile))
+		}
 		return res, err
 	}
-	return InitResult{ClusterID: clusterID, HostID: hostID, Token: text, CA: ca.CertPEM, API: "https://" + c.API.Listen}, nil
+	return InitResult{ClusterID: clusterID, HostID: hostID, Token: text, CA: ca.CertPEM, API: "https://" + c.APIAddress()}, nil
+}
+
+// freshHost is ErrIdentity on a host that belongs to a cluster already.
+func freshHost(dataDir string) error {
+	switch _, err := loadIdentity(dataDir); {
+	case err == nil:
+		return fmt.Errorf("find %s: %w", identityPath(dataDir), ErrIdentity)
+	case !errors.Is(err, ErrNoIdentity):
+		return err
+	}
+	return nil
+}
+
+// writeToken keeps the operator's token in a new file, durably.
+func writeToken(path, token string) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("--token-file: %q: want a file that does not exist yet", path)
+	}
+	if err != nil {
+		return fmt.Errorf("--token-file: %q: want a new file in a directory that can be written: %w", path, err)
+	}
+	_, err = f.WriteString(token + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = durable.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("--token-file: %q: write operator's token: %w", path, err), os.Remove(path))
+	}
+	return nil
+}
+
+func wrongFlag(flag, value, want string) error {
+	return api.FieldError{Field: "--" + flag, Value: value, Want: want}
 }
 
 // pools checks what Init was given; every error names the flag.
 func (o InitOptions) pools() (fsm.Pools, error) {
 	p := fsm.Pools{Subnets: o.Subnets, SubnetBits: o.SubnetBits, PublicGateway: o.PublicGW, MACPrefix: "02:76:63"}
-	bad := func(flag, value, want string) (fsm.Pools, error) {
-		return fsm.Pools{}, fmt.Errorf("--%s: %q: want %s", flag, value, want)
-	}
 	if !hostNamePattern.MatchString(o.ClusterName) {
-		return bad("name", o.ClusterName, "1-40 of a-z, 0-9 and '-', starting with a letter")
+		return p, wrongFlag("name", o.ClusterName, "1-40 of a-z, 0-9 and '-', starting with a letter")
 	}
 	if o.Expect != 1 && o.Expect != 3 && o.Expect != expectMax {
-		return bad("expect", fmt.Sprint(o.Expect), "1, 3 or 5")
+		return p, wrongFlag("expect", strconv.Itoa(o.Expect), "1, 3 or 5")
 	}
-	if n, err := fmt.Sscanf(o.VLANs, "%d-%d", &p.VLANFirst, &p.VLANLast); n != 2 || err != nil ||
-		p.VLANFirst < 1 || p.VLANLast > 4094 || p.VLANFirst > p.VLANLast {
-		return bad("vlans", o.VLANs, "FIRST-LAST within 1-4094, such as 100-1099")
+	first, last, _ := strings.Cut(o.VLANs, "-")
+	var ok1, ok2 bool
+	p.VLANFirst, ok1 = wholeNumber(first)
+	p.VLANLast, ok2 = wholeNumber(last)
+	if !ok1 || !ok2 || p.VLANFirst < 1 || p.VLANLast > 4094 || p.VLANFirst > p.VLANLast {
+		return p, wrongFlag("vlans", o.VLANs, "FIRST-LAST within 1-4094, such as 100-1099")
 	}
-	subnets, err := netip.ParsePrefix(o.Subnets)
-	if err != nil || !subnets.Addr().Is4() || subnets != subnets.Masked() {
-		return bad("subnets", o.Subnets, "an IPv4 network, such as 10.64.0.0/10")
+	if err := o.checkSubnets(); err != nil {
+		return p, err
 	}
-	if o.SubnetBits < subnets.Bits() || o.SubnetBits > 28 {
-		return bad("subnet-bits", fmt.Sprint(o.SubnetBits), fmt.Sprintf("%d-28", subnets.Bits()))
+	if err := o.readPublic(&p); err != nil {
+		return p, err
 	}
-	span, bits, ok1 := strings.Cut(o.PublicPool, "/")
-	first, last, ok2 := strings.Cut(span, "-")
+	err := p.Check()
+	if f, ok := errors.AsType[api.FieldError](err); ok {
+		return p, wrongFlag(f.Field, f.Value, f.Want)
+	}
+	return p, err
+}
+
+func (o InitOptions) checkSubnets() error {
+	all, err := netip.ParsePrefix(o.Subnets)
+	if err != nil || !all.Addr().Is4() || all != all.Masked() || !all.Addr().IsGlobalUnicast() ||
+		all.Bits() < subnetsBitsMin || all.Bits() > subnetBitsMax {
+		return wrongFlag("subnets", o.Subnets, fmt.Sprintf("an IPv4 network of /%d to /%d, such as 10.64.0.0/10", subnetsBitsMin, subnetBitsMax))
+	}
+	if o.SubnetBits < all.Bits() || o.SubnetBits > subnetBitsMax {
+		return wrongFlag("subnet-bits", strconv.Itoa(o.SubnetBits), fmt.Sprintf("%d-%d, because they are cut from %s (--subnets)", all.Bits(), subnetBitsMax, all))
+	}
+	return nil
+}
+
+// readPublic reads FIRST-LAST/BITS; what the addresses are is for Check.
+func (o InitOptions) readPublic(p *fsm.Pools) error {
+	span, length, _ := strings.Cut(o.PublicPool, "/")
+	first, last, _ := strings.Cut(span, "-")
 	a, err1 := netip.ParseAddr(first)
 	b, err2 := netip.ParseAddr(last)
-	if n, err := fmt.Sscanf(bits, "%d", &p.PublicBits); !ok1 || !ok2 || err1 != nil || err2 != nil || n != 1 || err != nil ||
-		!a.Is4() || !b.Is4() || b.Less(a) || p.PublicBits < 8 || p.PublicBits > 30 || !netip.PrefixFrom(a, p.PublicBits).Masked().Contains(b) {
-		return bad("public-pool", o.PublicPool, "FIRST-LAST/BITS within one IPv4 network, such as 192.0.2.10-192.0.2.99/24")
+	bits, ok := wholeNumber(length)
+	if err1 != nil || err2 != nil || !ok || !a.Is4() || !b.Is4() || !a.IsGlobalUnicast() || !b.IsGlobalUnicast() || b.Less(a) {
+		return wrongFlag("public-pool", o.PublicPool, "FIRST-LAST/BITS within one IPv4 network, such as 192.0.2.10-192.0.2.99/24")
 	}
-	p.PublicFirst, p.PublicLast = a.String(), b.String()
-	if o.PublicGW != "" {
-		if gw, err := netip.ParseAddr(o.PublicGW); err != nil || !netip.PrefixFrom(a, p.PublicBits).Masked().Contains(gw) {
-			return bad("public-gateway", o.PublicGW, "an address in the public pool's network")
-		}
+	if bits < publicBitsMin || bits > publicBitsMax {
+		return wrongFlag("public-pool", o.PublicPool, fmt.Sprintf("/%d to /%d at its end, the length of the public network's prefix", publicBitsMin, publicBitsMax))
 	}
-	return p, nil
+	p.PublicFirst, p.PublicLast, p.PublicBits = a.String(), b.String(), bits
+	return nil
+}
+
+// wholeNumber reads digits and nothing else: no sign, no space, no rest.
+func wholeNumber(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return int(n), err == nil
 }
 
 // Join makes this host a member of the cluster that the token names: it asks
 // any of its hosts, whose CA the token pins. Nothing starts before Run.
 func Join(ctx context.Context, c Config, hosts []string, token string) (Identity, error) {
 	var id Identity
-	if _, err := loadIdentity(c.DataDir); err == nil {
-		return id, fmt.Errorf("join: %w", ErrIdentity)
+	if err := freshHost(c.DataDir); err != nil {
+		return id, err
 	}
 	text, err := api.ParseToken(token)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"vcn/api"
+	"vcn/fsm"
+	"vcn/hostops"
 )
 
 // Ports used where an address in the configuration has none.
@@ -34,6 +34,7 @@ type Config struct {
 	// machine's host name.
 	Name string `json:"name,omitempty"`
 	// DataDir holds identity, Raft data, nodes' files; default /var/lib/vcn.
+	// This and every other path is absolute.
 	DataDir string `json:"dataDir,omitempty"`
 	// Address is this host's address on the network between hosts.
 	Address string `json:"address"`
@@ -59,7 +60,9 @@ type Config struct {
 // ListenConfig is where something listens; the default is Address and the
 // service's own port.
 type ListenConfig struct {
-	Listen string `json:"listen,omitempty"` // address:port
+	// Listen is address:port. The API's may be 0.0.0.0 or [::] and a port: then
+	// others are told Address and that port.
+	Listen string `json:"listen,omitempty"`
 	// Names are more names or addresses that clients may use, put into the
 	// host's certificate (API only).
 	Names []string `json:"names,omitempty"`
@@ -77,7 +80,7 @@ type NetworkConfig struct {
 	Driver       string `json:"driver,omitempty"`       // auto (default), vlan, vxlan
 	Underlay     string `json:"underlay,omitempty"`     // link; default: the one that has Address
 	PublicBridge string `json:"publicBridge,omitempty"` // needed with class gateway
-	MTU          int    `json:"mtu,omitempty"`          // what guests see; default 1500
+	MTU          int    `json:"mtu,omitempty"`          // what guests see, 1280-9216 bytes; default 1500
 }
 
 // ImagesConfig is where images are kept and built.
@@ -96,7 +99,7 @@ type LibvirtConfig struct {
 	Accel  string `json:"accel,omitempty"`  // auto (default), kvm, tcg
 }
 
-// CapacityConfig overrides what the machine says it has.
+// CapacityConfig overrides what the machine says it has; 0 does not.
 type CapacityConfig struct {
 	CPUs    int          `json:"cpus,omitempty"`
 	Memory  api.Quantity `json:"memory,omitempty"`
@@ -112,18 +115,16 @@ type RaftConfig struct {
 
 var hostNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
-// LoadConfig reads and checks a configuration file. An unknown field is an
-// error.
+// LoadConfig reads and checks a configuration file, of at most 64 KiB. An
+// unknown field, a value of the wrong kind or out of range is an error that
+// names the field, its value and what would be right.
 func LoadConfig(path string) (Config, error) {
 	var c Config
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
-	if len(b) > configBytesMax {
-		return c, fmt.Errorf("read configuration %s: %d bytes, want at most %d", path, len(b), configBytesMax)
-	}
-	if err := yaml.UnmarshalStrict(bytes.TrimSpace(b), &c); err != nil {
+	if err := api.ReadStrict(bytes.NewReader(b), configBytesMax, &c); err != nil {
 		return c, fmt.Errorf("read configuration %s: %w", path, err)
 	}
 	if err := c.complete(); err != nil {
@@ -228,11 +229,56 @@ func (c *Config) check() error {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		bad("logLevel", c.LogLevel, "debug, info, warn or error")
 	}
+	c.checkSizes(bad)
+	c.checkPaths(bad)
 	return errors.Join(errs...)
+}
+
+func (c *Config) checkSizes(bad func(field string, value any, want string)) {
+	if m := c.Network.MTU; m != 0 && (m < hostops.MTUMin || m > hostops.MTUMax) {
+		bad("network.mtu", m, fmt.Sprintf("%d-%d bytes, or nothing for 1500", hostops.MTUMin, hostops.MTUMax))
+	}
+	if n := c.Capacity.CPUs; n < 0 || n > fsm.CPUsMax {
+		bad("capacity.cpus", n, fmt.Sprintf("1-%d, or nothing for what the machine has", fsm.CPUsMax))
+	}
+	for _, f := range []struct {
+		name  string
+		value api.Quantity
+	}{{"capacity.memory", c.Capacity.Memory}, {"capacity.storage", c.Capacity.Storage}, {"storage.reserve", c.Storage.Reserve}} {
+		if f.value < 0 || f.value > fsm.BytesMax {
+			bad(f.name, f.value, fmt.Sprintf("at most %s", api.Quantity(fsm.BytesMax)))
+		}
+	}
+}
+
+// checkPaths: a path that depends on where vcnd was started would lose the
+// identity, and every guest, at the next start.
+func (c *Config) checkPaths(bad func(field string, value any, want string)) {
+	for _, f := range []struct{ name, value, example string }{
+		{"dataDir", c.DataDir, "/var/lib/vcn"}, {"storage.dir", c.Storage.Dir, "/var/lib/vcn/volumes"},
+		{"images.dir", c.Images.Dir, "/var/lib/vcn/images"}, {"images.cache", c.Images.Cache, "/var/lib/vcn/cache"},
+		{"images.init", c.Images.Init, "/usr/local/bin/vcn-init"}, {"images.fetchNetns", c.Images.FetchNetns, "/run/netns/uplink"},
+		{"libvirt.socket", c.Libvirt.Socket, "/run/libvirt/libvirt-sock"},
+	} {
+		if f.value != "" && !filepath.IsAbs(f.value) {
+			bad(f.name, f.value, "an absolute path, such as "+f.example)
+		}
+	}
 }
 
 // Has tells whether the host offers a class.
 func (c *Config) Has(cl api.Class) bool { return slices.Contains(c.Classes, cl) }
+
+// APIAddress is where other hosts and clients reach the API: api.listen, with
+// Address where that is every address of the host.
+func (c *Config) APIAddress() string {
+	at, err1 := netip.ParseAddrPort(c.API.Listen)
+	addr, err2 := netip.ParseAddr(c.Address)
+	if err1 != nil || err2 != nil || !at.Addr().IsUnspecified() {
+		return c.API.Listen
+	}
+	return netip.AddrPortFrom(addr, at.Port()).String()
+}
 
 // TargetSocket is where the target process is driven.
 func (c *Config) TargetSocket() string { return filepath.Join(c.DataDir, "target.sock") }

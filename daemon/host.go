@@ -36,6 +36,9 @@ type drivers struct {
 
 // openDrivers reads what the machine is and opens a driver for each thing.
 func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (*drivers, error) {
+	if err := checkMachine(c, sysClassNet, log); err != nil {
+		return nil, err
+	}
 	d := &drivers{}
 	var err error
 	if d.facts, err = facts.Read(ctx, facts.Config{Accel: c.Libvirt.Accel}); err != nil {
@@ -81,7 +84,7 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 // describe fills the record that the host registers.
 func (d *drivers) describe(ctx context.Context, c Config, id Identity, network string) error {
 	d.record = fsm.Host{
-		ID: id.HostID, Name: c.Name, Classes: c.Classes, Internal: c.Internal.Listen, API: c.API.Listen,
+		ID: id.HostID, Name: c.Name, Classes: c.Classes, Internal: c.Internal.Listen, API: c.APIAddress(),
 		Underlay: c.Address, FailureDomain: c.FailureDomain,
 		CPUs: d.facts.CPUs, MemoryBytes: d.facts.MemoryBytes,
 		Accel: d.facts.Accel, Network: network, Version: Version,
@@ -128,13 +131,14 @@ const (
 	targetStartMax   = 15 * time.Second
 )
 
-// keepTarget starts the target process where none answers, and again when it
-// is lost, until ctx ends. A running one, whoever started it, is left alone,
-// also at our end: restarting vcnd never stops a disk.
+// keepTarget starts the target process where none runs, and again when it is
+// lost, until ctx ends. A running one, whoever started it, is left alone, also
+// at our end: restarting vcnd never stops a disk. Where systemd keeps one too
+// (vcnd-target.service), whichever comes second waits for the first to end.
 func keepTarget(ctx context.Context, c Config, confPath string, t hostops.Targets, log *slog.Logger) error {
 	if answers(ctx, t) {
 		log.Info("target process answers")
-	} else if err := startTarget(ctx, c, confPath, t, log); err != nil {
+	} else if err := startTarget(ctx, c, confPath, t, log); err != nil && ctx.Err() == nil {
 		return err
 	}
 	tick := time.NewTicker(targetCheckEvery)
@@ -145,7 +149,7 @@ func keepTarget(ctx context.Context, c Config, confPath string, t hostops.Target
 			return nil
 		case <-tick.C:
 		}
-		if !answers(ctx, t) && ctx.Err() == nil {
+		if ctx.Err() == nil && !answers(ctx, t) {
 			if err := startTarget(ctx, c, confPath, t, log); err != nil && ctx.Err() == nil {
 				log.Error("restart target process", "err", err)
 			}
@@ -160,36 +164,55 @@ func answers(ctx context.Context, t hostops.Targets) bool {
 	return err == nil
 }
 
-// startTarget starts "vcnd target" detached and waits until it answers. Should
-// another one hold the state already, the new one ends by itself.
+// startTarget starts "vcnd target" detached, unless one starts or drains
+// already, and waits until one answers. While one runs, no second one is
+// started: it would wait behind the first, and each look would add another.
 func startTarget(ctx context.Context, c Config, confPath string, t hostops.Targets, log *slog.Logger) error {
+	var spawned time.Time // one that ends early is started again
+	deadline := time.Now().Add(targetStartMax)
+	for { // answers takes its time where nobody does: look for a process first
+		if time.Since(spawned) > targetCheckEvery {
+			held, err := targetd.Held(c.TargetState())
+			if err == nil && !held {
+				spawned, err = time.Now(), spawnTarget(c, confPath, log)
+			}
+			if err != nil {
+				return fmt.Errorf("start target process: %w", err)
+			}
+		}
+		if answers(ctx, t) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("start target process: it does not answer at %s; see %s, or journalctl -u vcnd-target", c.TargetSocket(), targetLog(c))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func targetLog(c Config) string { return filepath.Join(c.DataDir, "target.log") }
+
+func spawnTarget(c Config, confPath string, log *slog.Logger) error {
 	exe, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("start target process: %w", err)
+		return err
 	}
-	out, err := os.OpenFile(filepath.Join(c.DataDir, "target.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(targetLog(c), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("start target process: %w", err)
+		return err
 	}
 	defer out.Close()
 	cmd := exec.Command(exe, "target", "--config", confPath)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start target process: %w", err)
+		return err
 	}
 	log.Info("started target process", "pid", cmd.Process.Pid)
 	go cmd.Wait() // reaps it if it ends while we live
-	deadline := time.Now().Add(targetStartMax)
-	for !answers(ctx, t) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("start target process: it does not answer at %s; see %s", c.TargetSocket(), out.Name())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"vcn/fsm"
 	"vcn/internal/durable"
+	"vcn/internal/passable"
 )
 
 // Identity is who this host is, kept in DataDir/identity.json (0600).
@@ -53,7 +54,8 @@ func loadIdentity(dataDir string) (Identity, error) {
 
 // saveIdentity writes it whole; with fresh it refuses to replace another.
 func saveIdentity(dataDir string, id Identity, fresh bool) error {
-	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+	// QEMU, which is not root, passes through it to its guests' files.
+	if err := passable.Mkdir(dataDir); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
 	path := identityPath(dataDir)

@@ -35,7 +35,8 @@ const (
 	stopTimeMax       = 10 * time.Second
 	registerEvery     = time.Minute
 	advertEvery       = 5 * time.Second
-	advertWall        = "wall" // this host's wall clock, RFC 3339
+	advertWall        = "wall"  // this host's wall clock, RFC 3339
+	advertBlind       = "blind" // there if this host cannot see what it runs
 	headerReadTimeMax = 10 * time.Second
 	idleConnTimeMax   = 2 * time.Minute
 	memoryLimitBytes  = 2 << 30 // soft: the garbage collector works harder before
@@ -137,7 +138,7 @@ func (d *Daemon) build() error {
 		}
 	}
 	conf := agent.Config{
-		HostID: d.id.HostID, DataDir: d.cfg.DataDir, PublicBridge: d.cfg.Network.PublicBridge, WorkerDelay: delay,
+		HostID: d.id.HostID, DataDir: d.cfg.DataDir, PublicBridge: d.cfg.Network.PublicBridge, GuestMTU: d.cfg.Network.MTU, WorkerDelay: delay,
 		Source: agentSource{d.agents, d.node}, Catalog: d.catalog,
 		Domains: d.drv.domains, Networks: d.drv.networks, Volumes: d.drv.volumes, Targets: d.drv.targets, Images: d.drv.images,
 		Log: d.log.With("room", "agent"), OnImages: d.setImages,
@@ -349,6 +350,9 @@ func (d *Daemon) advert(ctx context.Context) cluster.Advert {
 	}
 	// The leader asks the others' clocks before it believes a jump of its own.
 	a.Extra = map[string]string{advertWall: time.Now().UTC().Format(time.RFC3339Nano)}
+	if d.agent.Blind() {
+		a.Extra[advertBlind] = "true"
+	}
 	for _, c := range h.Classes {
 		a.Classes = append(a.Classes, string(c))
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"vcn/api"
 )
 
 // ErrPoolEmpty: every identifier of the pool is leased.
@@ -126,10 +128,10 @@ func addr4(n uint64) netip.Addr {
 func (p Pools) subnets() (pool, error) {
 	all, err := netip.ParsePrefix(p.Subnets)
 	if err != nil || !all.Addr().Is4() || all != all.Masked() {
-		return pool{}, invalid("pool of subnets %q: want an IPv4 network such as 10.64.0.0/12", p.Subnets)
+		return pool{}, wrongPool("subnets", p.Subnets, "an IPv4 network, such as 10.64.0.0/12")
 	}
 	if p.SubnetBits < all.Bits() || p.SubnetBits > 29 || p.SubnetBits < 8 {
-		return pool{}, invalid("subnet length %d: want %d-29", p.SubnetBits, max(8, all.Bits()))
+		return pool{}, wrongPool("subnet-bits", strconv.Itoa(p.SubnetBits), fmt.Sprintf("%d-29", max(8, all.Bits())))
 	}
 	base, shift := ip4(all.Addr()), 32-p.SubnetBits
 	return pool{
@@ -147,10 +149,9 @@ func (p Pools) subnets() (pool, error) {
 }
 
 func (p Pools) publics() (pool, error) {
-	lo, err1 := netip.ParseAddr(p.PublicFirst)
-	hi, err2 := netip.ParseAddr(p.PublicLast)
-	if err1 != nil || err2 != nil || !lo.Is4() || !hi.Is4() || hi.Less(lo) {
-		return pool{}, invalid("pool of public addresses %q-%q: want two IPv4 addresses in order", p.PublicFirst, p.PublicLast)
+	lo, hi, err := p.publicSpan()
+	if err != nil {
+		return pool{}, err
 	}
 	return pool{
 		kind: LeasePublic,
@@ -194,27 +195,104 @@ func (p Pools) macs() (pool, error) {
 	}, nil
 }
 
-// check says what is wrong with the pools.
-func (p Pools) check() error {
+// wrongPool is ErrInvalid about one of the pools. The field is the flag of
+// "vcnd init" that gave it, so that init can tell what Check says as it stands.
+func wrongPool(field, value, want string) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, api.FieldError{Field: field, Value: value, Want: want})
+}
+
+// Check says what is wrong with the pools, as ErrInvalid with an api.FieldError
+// in it. Init asks too: what the state machine refuses must not become the
+// first command of a cluster.
+func (p Pools) Check() error {
 	if p.VLANFirst < 1 || p.VLANLast > 4094 || p.VLANLast < p.VLANFirst {
-		return invalid("pool of VLANs %d-%d: want a range within 1-4094", p.VLANFirst, p.VLANLast)
+		return wrongPool("vlans", fmt.Sprintf("%d-%d", p.VLANFirst, p.VLANLast), "a range within 1-4094, such as 100-1099")
 	}
 	if _, err := p.subnets(); err != nil {
 		return err
 	}
-	if _, err := p.publics(); err != nil {
+	public, err := p.checkPublic()
+	if err != nil {
 		return err
 	}
-	if p.PublicBits < 1 || p.PublicBits > 32 {
-		return invalid("public prefix length %d: want 1-32", p.PublicBits)
+	if err := p.checkGateway(public); err != nil {
+		return err
 	}
-	if p.PublicGateway != "" {
-		if _, err := netip.ParseAddr(p.PublicGateway); err != nil {
-			return invalid("public gateway %q: want an address", p.PublicGateway)
-		}
+	// A frontend has one foot in each: with an overlap it could not tell them apart.
+	if all, err := netip.ParsePrefix(p.Subnets); err != nil || all.Overlaps(public) {
+		return wrongPool("subnets", p.Subnets, fmt.Sprintf("a network that does not overlap the public one, %s", public))
 	}
-	_, err := p.macs()
+	_, err = p.macs()
 	return err
+}
+
+// publicSpan is the first and the last public address.
+func (p Pools) publicSpan() (lo, hi netip.Addr, err error) {
+	lo, err1 := netip.ParseAddr(p.PublicFirst)
+	hi, err2 := netip.ParseAddr(p.PublicLast)
+	if err1 != nil || err2 != nil || !lo.Is4() || !hi.Is4() || hi.Less(lo) {
+		return lo, hi, wrongPool("public-pool", p.publicText(), "two IPv4 addresses in order, such as 192.0.2.10-192.0.2.99/24")
+	}
+	return lo, hi, nil
+}
+
+func (p Pools) publicText() string {
+	return fmt.Sprintf("%s-%s/%d", p.PublicFirst, p.PublicLast, p.PublicBits)
+}
+
+// checkPublic says whether every address of the public pool is one that a
+// frontend can have, and returns the network they are in.
+func (p Pools) checkPublic() (netip.Prefix, error) {
+	lo, hi, err := p.publicSpan()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if p.PublicBits < 1 || p.PublicBits > 32 {
+		return netip.Prefix{}, wrongPool("public-pool", p.publicText(), "a prefix length of 1-32")
+	}
+	public := netip.PrefixFrom(lo, p.PublicBits).Masked()
+	if !public.Contains(hi) {
+		return public, wrongPool("public-pool", p.publicText(), fmt.Sprintf("both ends in one network: %s is not in %s", hi, public))
+	}
+	first, last := usable(public)
+	if lo.Less(first) || last.Less(hi) {
+		return public, wrongPool("public-pool", p.publicText(), fmt.Sprintf(
+			"addresses within %s-%s: the first and the last of %s are the network's own and its broadcast address", first, last, public))
+	}
+	return public, nil
+}
+
+// checkGateway says whether the gateway is in the public network, and no
+// address that a frontend could be given.
+func (p Pools) checkGateway(public netip.Prefix) error {
+	if p.PublicGateway == "" {
+		return nil
+	}
+	first, last := usable(public)
+	gw, err := netip.ParseAddr(p.PublicGateway)
+	if err != nil || !gw.Is4() || gw.Less(first) || last.Less(gw) {
+		return wrongPool("public-gateway", p.PublicGateway, fmt.Sprintf("an address of the public network, within %s-%s", first, last))
+	}
+	publics, err := p.publics()
+	if err != nil {
+		return err
+	}
+	if publics.has(gw.String()) {
+		return wrongPool("public-gateway", p.PublicGateway, fmt.Sprintf(
+			"an address of %s outside the pool %s-%s: a frontend would be given it too", public, p.PublicFirst, p.PublicLast))
+	}
+	return nil
+}
+
+// usable is the first and the last address that something in a network may
+// have. Networks of two addresses or one have no others (RFC 3021).
+func usable(n netip.Prefix) (first, last netip.Addr) {
+	lo := ip4(n.Addr())
+	hi := lo | (1<<(32-n.Bits()) - 1)
+	if n.Bits() <= 30 {
+		lo, hi = lo+1, hi-1
+	}
+	return addr4(lo), addr4(hi)
 }
 
 // LeasesOf returns the leases that a reservation with these identifiers has to

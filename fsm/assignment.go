@@ -179,9 +179,7 @@ func (w *work) volumes(r *Reservation) {
 			ID: vol.ID, Reservation: r.ID, Node: vol.Node, SizeBytes: vol.SizeBytes,
 			Recipe: vol.Recipe, Generation: vol.Generation, Made: vol.Made,
 		}
-		if img, ok := w.Image(vol.Recipe); ok {
-			work.ImageDigest = img.Digest
-		}
+		work.ImageDigest, _ = w.imageFor(vol.ID, vol.Recipe)
 		if n, ok := nodeNamed(r, vol.Node); ok && n.Host != w.self {
 			if h, err := w.host(n.Host); err == nil {
 				work.Access = []AccessWork{{
@@ -226,7 +224,7 @@ func (w *work) nodes(r *Reservation) {
 			}
 		}
 		work.Run, work.Wait = w.volumeReady(n.Volume, n.Generation)
-		digest, why := w.imageOf(r, n.Appliance)
+		digest, why := w.imageFor(n.Volume, r.Recipes[n.Appliance])
 		if work.ImageDigest = digest; digest == "" {
 			work.Run, work.Wait = false, why
 		}

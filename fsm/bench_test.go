@@ -26,7 +26,7 @@ func newCrowd(b *testing.B, hosts, reservations int) *crowd {
 	c := &crowd{f: New(quiet()), hosts: hosts}
 	init := sampleInit()
 	init.Meta.Pools = Pools{VLANFirst: 1, VLANLast: 4094, Subnets: "10.0.0.0/8", SubnetBits: 28,
-		PublicFirst: "172.16.0.0", PublicLast: "172.31.255.255", PublicBits: 12, MACPrefix: "52:54:00"}
+		PublicFirst: "172.16.0.1", PublicLast: "172.31.255.254", PublicBits: 12, MACPrefix: "52:54:00"}
 	c.apply(b, init)
 	c.apply(b, Formed{})
 	for i := range hosts {

@@ -28,7 +28,7 @@ func (c ClusterInit) apply(t *tx) error {
 	if m.Expect < 1 || m.Expect > 5 {
 		return invalid("expected voters %d: want 1-5", m.Expect)
 	}
-	if err := m.Pools.check(); err != nil {
+	if err := m.Pools.Check(); err != nil {
 		return err
 	}
 	m.Formed, m.Created = false, t.now

@@ -65,11 +65,20 @@ func (s *survey) merge(objects []Object) {
 		if o.Reservation == "" {
 			o.Reservation = t.ownerOf(&o)
 		}
-		fresh[string(key(o.Kind, o.ID))] = &objectRow{Host: s.host, Object: o}
+		k := string(key(o.Kind, o.ID))
+		if old := fresh[k]; old != nil && o.Kind == KindImage && t.prefers(&old.Object) {
+			continue // two builds of one recipe: the one that clusters use counts
+		}
+		fresh[k] = &objectRow{Host: s.host, Object: o}
 	}
 	for _, o := range objects {
 		s.made(fresh[string(key(o.Kind, o.ID))])
 	}
+	defer func() {
+		for _, o := range objects {
+			s.found(o)
+		}
+	}()
 	for _, old := range all(scan[objectRow](t.reader, tabObjects, "id", key(s.host))) {
 		k := string(key(old.Kind, old.ID))
 		now, kept := fresh[k]
@@ -104,8 +113,27 @@ func (s *survey) made(o *objectRow) {
 	}
 	now := *v
 	now.Made = true
+	if img, ok := first[Image](s.t.reader, tabImages, "id", key(v.Recipe)); ok {
+		now.ImageDigest = img.Digest
+	}
 	s.t.put(tabVolumes, &now)
 	s.t.touch(s.host)
+}
+
+// prefers says whether the object is the very image that the record names.
+func (t *tx) prefers(o *Object) bool {
+	img, ok := first[Image](t.reader, tabImages, "id", key(o.ID))
+	return ok && img.Digest != "" && img.Digest == o.Digest
+}
+
+// found learns of an image that is wanted and is here already. Like made it
+// looks at what is there: the host may have said the same before it was asked.
+func (s *survey) found(o Object) {
+	if o.Kind == KindImage && s.t.findImage(s.host, o.ID) {
+		for _, r := range s.t.users(o.ID) {
+			s.concerned[r] = true
+		}
+	}
 }
 
 // ownerOf finds whose an object is that does not say so.

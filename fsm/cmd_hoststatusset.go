@@ -37,6 +37,9 @@ func (c HostStatusSet) apply(t *tx) error {
 func (t *tx) hostMoved(host string) {
 	for _, o := range all(scan[objectRow](t.reader, tabObjects, "id", key(host, KindImage))) {
 		t.touchUsers(o.ID)
+		if t.alive(host) && t.findImage(host, o.ID) {
+			t.imageChanged(o.ID)
+		}
 	}
 	for _, b := range all(scan[Booking](t.reader, tabBookings, "host", key(host))) {
 		t.settle(b.Reservation)

@@ -36,7 +36,7 @@ func (t *tx) wantImage(c ImageWant) error {
 	}
 	assigned := img.Digest == "" && img.Builder == "" && c.Builder != ""
 	if assigned {
-		img.Builder = c.Builder
+		img.Builder, img.State, img.Message = c.Builder, ImageWanted, ""
 		t.touch(c.Builder)
 	}
 	t.put(tabImages, &img)

@@ -91,6 +91,7 @@ func (c ReservationCreate) repeat(t *tx, k *keyRow) error {
 // normalize sets what the FSM keeps itself.
 func normalize(r *Reservation, now time.Time) {
 	r.State, r.Outcome, r.NodesGone, r.EndIndex = api.StateBooked, "", false, 0
+	r.Freed = nil
 	r.Start, r.End, r.Provision = r.Start.UTC(), r.End.UTC(), r.Provision.UTC()
 	r.Created, r.ReadyAt, r.Closed = now, time.Time{}, time.Time{}
 	r.Conditions, r.Phases = nil, nil
@@ -108,7 +109,7 @@ func (c ReservationCreate) book(t *tx, r *Reservation) error {
 		}
 	}
 	for _, v := range c.Volumes {
-		v.Made = false // no host has said so
+		v.Made, v.ImageDigest = false, "" // no host has said so
 		t.put(tabVolumes, &v)
 	}
 	for _, l := range c.Leases {
@@ -167,7 +168,9 @@ func bookingsOf(r *Reservation, vols []*Volume) []*Booking {
 	}
 	out := make([]*Booking, 0, len(sums))
 	for _, host := range slices.Sorted(maps.Keys(sums)) {
-		out = append(out, sums[host])
+		if !slices.Contains(r.Freed, host) {
+			out = append(out, sums[host])
+		}
 	}
 	return out
 }

@@ -16,8 +16,11 @@ import (
 //	1 nodes      AssignmentFor names no node; networks and volumes stay
 //	2 the rest   NodesGone: nothing is named; then close frees the leases
 //
-// A dead host holds the second stage, and with it the VLAN, back until it
-// reports: what it still runs is unknown.
+// The first stage does not wait for dead hosts: to withdraw the disks from the
+// nodes they may still run harms nobody any more. A dead host holds the second
+// stage, and with it the VLAN and the addresses, back until it reports: what it
+// still runs is unknown. What was booked on the other hosts is free as soon as
+// each of them is clean.
 
 // heldBack begins the part of Message that says who is waited for.
 const heldBack = "; held back: "
@@ -52,12 +55,16 @@ func (e *edit) ending() {
 			e.node(i, func(r *Reservation, n *Node) (string, string) { return t.endingState(n, waiting) })
 		}
 		e.holdBack(waiting)
-		if len(waiting) > 0 {
+		if slices.ContainsFunc(waiting, t.alive) {
 			return
 		}
 		e.dirty = true
 		r.NodesGone, r.EndIndex = true, t.index
-		t.event(r.ID, "", "reservation.stopped", "%s: all nodes are gone; removing disks and networks", r.Name)
+		which := "all nodes are gone"
+		if len(waiting) > 0 {
+			which = "all nodes but those of dead hosts are gone"
+		}
+		t.event(r.ID, "", "reservation.stopped", "%s: %s; removing disks and networks", r.Name, which)
 		t.touchAll(r.ID)
 	}
 	waiting := t.unclean(r, t.involved(r.ID), "")
@@ -65,7 +72,32 @@ func (e *edit) ending() {
 	if len(waiting) == 0 {
 		t.close(r)
 		e.dirty = false // close has saved it
+		return
 	}
+	for i := range r.Nodes { // those of dead hosts are left
+		e.node(i, func(r *Reservation, n *Node) (string, string) { return t.endingState(n, waiting) })
+	}
+	e.free(waiting)
+}
+
+func (t *tx) alive(host string) bool {
+	h, err := t.host(host)
+	return err == nil && h.Status == HostAlive
+}
+
+// free gives back what is booked on hosts that are clean.
+func (e *edit) free(waiting []string) {
+	freed := slices.Clone(e.r.Freed) // the old one is another state's
+	for _, b := range all(scan[Booking](e.t.reader, tabBookings, "id", key(e.r.ID))) {
+		if slices.Contains(waiting, b.Host) {
+			continue
+		}
+		e.t.unbook(b)
+		freed = append(freed, b.Host)
+		e.dirty = true
+	}
+	slices.Sort(freed)
+	e.r.Freed = freed
 }
 
 func (t *tx) endingState(n *Node, waiting []string) (state, message string) {

@@ -25,9 +25,9 @@ func samples() []Command {
 		DiskBytes: 4 * gib, Host: "a", Volume: "v", PrivateMAC: "52:54:00:00:00:01", PrivateIP: "10.64.0.1",
 		PublicMAC: "52:54:00:00:00:02", PublicIP: "192.0.2.10", Generation: 1, State: NodeWaiting, Since: at, Message: "m"}
 	vol := Volume{ID: "v", Reservation: "r", Node: "frontend", Host: "a", SizeBytes: 4 * gib, Recipe: "rec", Generation: 1,
-		User: "u", Secret: "0123456789ab", Made: true}
+		User: "u", Secret: "0123456789ab", Made: true, ImageDigest: "d"}
 	res := Reservation{ID: "r", Name: "lab", Project: "studio", Owner: "op", State: api.StateBooked, Outcome: api.StateEnded,
-		Message: "m", Start: at, End: at.Add(time.Hour), Provision: at, Created: at, ReadyAt: at, Closed: at, NodesGone: true,
+		Message: "m", Start: at, End: at.Add(time.Hour), Provision: at, Created: at, ReadyAt: at, Closed: at, NodesGone: true, Freed: []string{"c"},
 		EndIndex: 7, Spec: api.Spec{Name: "lab", Slot: api.Slot{Start: "asap", For: "1h"}}, VLAN: 100, Subnet: "10.64.0.0/24",
 		Nodes: []Node{node}, Users: []User{{Name: "alice", UID: 2000, Keys: []string{"k"}, Admin: true}}, Rolls: []string{"base@1"},
 		Recipes: map[string]string{"frontend": "rec"}, Secrets: map[string][]byte{"munge/key": []byte("s")},

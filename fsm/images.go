@@ -50,6 +50,20 @@ func (t *tx) learnImage(host, recipe string) bool {
 	return moved
 }
 
+// findImage takes a whole image that the host has for one whose record has
+// none, and says whether it did.
+func (t *tx) findImage(host, recipe string) bool {
+	img, ok := first[Image](t.reader, tabImages, "id", key(recipe))
+	if !ok || img.Digest != "" {
+		return false
+	}
+	if o, ok := t.object(host, KindImage, recipe); !ok || !o.whole("") || !t.learnImage(host, recipe) {
+		return false
+	}
+	t.touchUsers(recipe)
+	return true
+}
+
 // imageChanged touches and settles every placed reservation that uses the
 // recipe.
 func (t *tx) imageChanged(recipe string) {

@@ -133,7 +133,7 @@ func (t *tx) nodeState(r *Reservation, n *Node) (state, message string) {
 	if ok, _ := t.volumeReady(n.Volume, n.Generation); ok {
 		return NodeStarting, ""
 	}
-	if digest, why := t.imageOf(r, n.Appliance); digest == "" {
+	if digest, why := t.imageFor(n.Volume, r.Recipes[n.Appliance]); digest == "" {
 		return NodeWaiting, why
 	}
 	v, ok := first[Volume](t.reader, tabVolumes, "id", key(n.Volume))
@@ -188,15 +188,18 @@ func (r reader) volumeReady(id string, generation uint64) (bool, string) {
 	return true, ""
 }
 
-// imageOf returns the digest of an appliance's image or, while there is none,
-// how far it is.
-func (r reader) imageOf(res *Reservation, appliance string) (digest, why string) {
-	i, ok := first[Image](r, tabImages, "id", key(res.Recipes[appliance]))
+// imageFor returns the digest of the image that a volume is, or is to be, cloned
+// from or, while there is none, how far it is.
+func (r reader) imageFor(volume, recipe string) (digest, why string) {
+	if v, ok := first[Volume](r, tabVolumes, "id", key(volume)); ok && v.ImageDigest != "" {
+		return v.ImageDigest, ""
+	}
+	i, ok := first[Image](r, tabImages, "id", key(recipe))
 	if !ok {
-		return "", "image of " + appliance + " is unknown"
+		return "", "the image is unknown"
 	}
 	if i.Digest == "" {
-		return "", "image of " + appliance + " is " + i.State
+		return "", "image of " + i.Appliance + " is " + i.State
 	}
 	return i.Digest, ""
 }

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
@@ -109,10 +110,8 @@ func (t *tx) event(reservation, host, kind, format string, args ...any) {
 	}
 }
 
-// clip bounds a text from outside.
+// clip bounds a text from outside. What is not UTF-8, or is cut to pieces here,
+// goes: a snapshot would write it otherwise than it was.
 func clip(s string) string {
-	if len(s) > MessageBytesMax {
-		return s[:MessageBytesMax]
-	}
-	return s
+	return strings.ToValidUTF8(s[:min(len(s), MessageBytesMax)], "")
 }

@@ -109,6 +109,9 @@ type Reservation struct {
 	// NodesGone is set while ending, once no host holds a node any more; only
 	// then do volumes and networks go.
 	NodesGone bool
+	// Freed are the hosts that are clean while others of an ending reservation
+	// are not yet: nothing is booked on them any more.
+	Freed []string
 	// EndIndex is the Raft index at which the present stage of ending began; a
 	// host counts as clean only by a report that had seen it.
 	EndIndex   uint64
@@ -170,6 +173,9 @@ type Volume struct {
 	// From then on its content is its owner's: if it is missing, it is lost, and
 	// is never cloned anew.
 	Made bool
+	// ImageDigest is the image it was cloned from, set with Made. Its kernel
+	// boots the node, whatever is built from the same recipe later.
+	ImageDigest string
 }
 
 // Kinds of leases.

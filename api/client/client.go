@@ -52,7 +52,7 @@ var (
 
 // Config says which cluster of hosts to speak to.
 type Config struct {
-	// Hosts are API addresses: https://10.0.0.1:8443 or 10.0.0.1:8443; 1-100.
+	// Hosts are API addresses: https://10.0.0.1:7443 or 10.0.0.1:7443; 1-100.
 	Hosts []string
 	// CA is the cluster's CA certificate in PEM.
 	CA []byte
@@ -116,8 +116,8 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Hosts is the addresses in use, in their given order.
 func (c *Client) Hosts() []string { return append([]string(nil), c.hosts...) }
 
-// NormalizeHost makes https://host:port of an address. A port is required,
-// since hosts have no default one that clients could know.
+// NormalizeHost makes https://host:port of an address. A port is required:
+// hosts listen where their operator says.
 func NormalizeHost(h string) (string, error) {
 	text := strings.TrimSpace(h)
 	if !strings.Contains(text, "://") {
@@ -125,11 +125,11 @@ func NormalizeHost(h string) (string, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return "", api.FieldError{Field: "host", Value: h, Want: "an address such as https://192.0.2.10:8443"}
+		return "", api.FieldError{Field: "host", Value: h, Want: "an address such as https://192.0.2.10:7443"}
 	}
 	port, err := strconv.Atoi(u.Port())
 	if err != nil || port < 1 || port > 65535 {
-		return "", api.FieldError{Field: "host", Value: h, Want: "an address with a port, such as https://192.0.2.10:8443"}
+		return "", api.FieldError{Field: "host", Value: h, Want: "an address with a port, such as https://192.0.2.10:7443"}
 	}
 	return "https://" + u.Host, nil
 }

@@ -11,6 +11,5 @@
 // Ed25519. The signer, not the request, decides every name in a certificate:
 // of the CSR only the public key and the proof of possession are used. One host
 // certificate serves the internal listener and the public API. There is no
-// revocation list: a host is expelled by removing it from the replicated state,
-// and by rotating the CA when its key is believed stolen.
+// revocation list, and no command yet that expels a host or rotates the CA.
 package pki

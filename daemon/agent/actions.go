@@ -7,11 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"vcn/fsm"
 	"vcn/hostops"
-	"vcn/internal/durable"
+	"vcn/internal/passable"
 )
 
 type runFunc = func(ctx context.Context, a *Agent, progress func(string)) error
@@ -170,15 +169,14 @@ func startNode(n fsm.NodeWork, c fsm.ClusterWork, s seen) runFunc {
 	volume := s.volumes[n.Volume]
 	return func(ctx context.Context, a *Agent, _ func(string)) error {
 		dir, console := a.nodeFiles(n.Reservation, n.Node)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make node directory: %w", err)
+		// QEMU, which is not root, passes through both to the seed.
+		for _, d := range []string{filepath.Dir(dir), dir} {
+			if err := passable.Mkdir(d); err != nil {
+				return fmt.Errorf("make node directory: %w", err)
+			}
 		}
-		iso, err := a.seed(n, c, image.Manifest)
+		seedPath, err := a.keepSeed(dir, n, c, image)
 		if err != nil {
-			return err
-		}
-		seedPath := filepath.Join(dir, "seed-"+strconv.FormatUint(n.Generation, 10)+".iso")
-		if err := durable.WriteFile(seedPath, iso, 0o600); err != nil {
 			return err
 		}
 		spec := hostops.DomainSpec{
@@ -186,7 +184,7 @@ func startNode(n fsm.NodeWork, c fsm.ClusterWork, s seen) runFunc {
 			CPUs: n.CPUs, MemoryBytes: n.MemoryBytes,
 			Kernel: image.Kernel, Initrd: image.Initrd, Cmdline: image.Manifest.Cmdline,
 			SeedPath: seedPath, ConsolePath: console,
-			NICs: []hostops.NIC{{MAC: n.PrivateMAC, Bridge: hostops.BridgeName(n.VLAN)}},
+			NICs: []hostops.NIC{{MAC: n.PrivateMAC, Bridge: hostops.BridgeName(n.VLAN), MTU: a.cfg.GuestMTU}},
 		}
 		if n.PublicMAC != "" {
 			if a.cfg.PublicBridge == "" {

@@ -13,6 +13,7 @@ import (
 
 	"vcn/fsm"
 	"vcn/hostops"
+	"vcn/internal/passable"
 	"vcn/rolls"
 )
 
@@ -38,6 +39,7 @@ type Config struct {
 	HostID       string
 	DataDir      string // seeds, console logs, the last assignment
 	PublicBridge string
+	GuestMTU     int // bytes, told to guests on the private network; 0: Ethernet's 1500
 	// WorkerDelay is how long a worker waits before its first start, so that
 	// the frontend, which it needs, boots first where hosts share processors.
 	WorkerDelay time.Duration
@@ -55,7 +57,8 @@ type Config struct {
 
 // Limits of the agent.
 const (
-	stepsRunningMax = 8                // steps at once on one host
+	stepsRunningMax = 8                // short steps at once on one host
+	longRunningMax  = 4                // long ones, which wait for disks and networks
 	resyncEvery     = 15 * time.Second // full look without any event
 	retryFirst      = 500 * time.Millisecond
 	retryMax        = 30 * time.Second
@@ -63,6 +66,9 @@ const (
 	observeTimeMax  = time.Minute      // a driver that hangs must not freeze the host
 	stepTimeMax     = 5 * time.Minute  // one step that makes or removes a thing
 	longStepTimeMax = 60 * time.Minute // one that moves or builds an image, or clones a volume
+
+	// blindAfter is how long a host that cannot be observed may hope.
+	blindAfter = 2 * time.Minute
 
 	assignmentRetryMax = 5 * time.Second
 	reportGapMin       = 50 * time.Millisecond // bounds the log entries a busy host makes
@@ -82,7 +88,8 @@ type Agent struct {
 	served map[string]string // volume to digest of what was last published
 	ranAt  map[string]time.Time
 	wg     sync.WaitGroup
-	slots  chan struct{}
+	sawAt  time.Time              // when the host was last observed; at first, the start
+	slots  map[bool]chan struct{} // of long steps, and of the others
 }
 
 // step is the work on one object.
@@ -108,10 +115,10 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1),
 		steps: map[string]*step{}, netted: map[int]string{}, served: map[string]string{},
-		ranAt: map[string]time.Time{}, slots: make(chan struct{}, stepsRunningMax),
+		ranAt: map[string]time.Time{}, sawAt: time.Now(), slots: map[bool]chan struct{}{false: make(chan struct{}, stepsRunningMax), true: make(chan struct{}, longRunningMax)},
 	}
 	for _, d := range []string{cfg.DataDir, a.nodesDir()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+		if err := passable.Mkdir(d); err != nil {
 			return nil, fmt.Errorf("make agent directory: %w", err)
 		}
 	}
@@ -165,12 +172,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// retry sets when the same step may run again. A step that was last due long
-// ago begins anew.
+// retry sets when the same step may run again.
 func (s *step) retry() {
-	if time.Since(s.next) > 2*retryMax {
-		s.tries = 0
-	}
 	s.tries++
 	s.next = time.Now().Add(min(retryFirst<<min(s.tries-1, 10), retryMax))
 }
@@ -265,6 +268,7 @@ func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
 	}
 	now := time.Now()
 	a.mu.Lock()
+	a.sawAt = now
 	acts := diff(diffInput{
 		assign: as, live: live, seen: seen, now: now,
 		netted: a.netted, served: a.served, ranAt: a.ranAt,
@@ -331,25 +335,30 @@ func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time
 
 // start runs one action in a goroutine. The caller holds a.mu.
 func (a *Agent) start(ctx context.Context, s *step, act action) {
-	limit := stepTimeMax
+	limit, slots := stepTimeMax, a.slots[act.long]
 	if act.long {
 		limit = longStepTimeMax
 	}
-	sctx, cancel := context.WithTimeout(ctx, limit)
+	if time.Since(s.next) > 2*retryMax {
+		s.tries = 0 // it was due long ago and not wanted: this is another matter
+	}
+	sctx, cancel := context.WithCancel(ctx)
 	s.running, s.removes, s.cancel, s.object, s.what = true, act.removes, cancel, act.object, act.what
 	a.wg.Go(func() {
 		defer cancel()
 		var err error
 		select {
-		case a.slots <- struct{}{}:
+		case slots <- struct{}{}:
 			began := time.Now()
-			err = act.run(sctx, a, func(msg string) {
+			rctx, done := context.WithTimeout(sctx, limit)
+			err = act.run(rctx, a, func(msg string) {
 				a.mu.Lock()
 				s.object.Message = msg
 				a.mu.Unlock()
 				a.poke()
 			})
-			<-a.slots
+			done()
+			<-slots
 			if err == nil {
 				a.log.Info("did", "what", act.what, "object", act.key, "took", time.Since(began).Round(time.Millisecond).String())
 			}
@@ -373,6 +382,15 @@ func (a *Agent) start(ctx context.Context, s *step, act action) {
 		a.mu.Unlock()
 		a.poke()
 	})
+}
+
+// Blind says whether this host has not been able to see what it runs for a
+// while: its hypervisor or its store is gone. What it last reported is no
+// longer true then, and it should get no work.
+func (a *Agent) Blind() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.sawAt) > blindAfter
 }
 
 // Held is what the nodes assigned to this host use: cores and bytes of memory.

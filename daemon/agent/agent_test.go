@@ -128,6 +128,7 @@ type rig struct {
 	stop    context.CancelFunc
 	done    chan struct{}
 	image   hostops.Image
+	agent   *Agent // of the last start
 }
 
 const volumeID = "v-1"
@@ -149,13 +150,14 @@ func newRig(t *testing.T, c fake.Config) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	a, err := New(Config{
-		HostID: "h1", DataDir: r.dir, PublicBridge: "br-pub", Source: r.peer, Catalog: r.catalog,
+		HostID: "h1", DataDir: r.dir, PublicBridge: "br-pub", GuestMTU: 1450, Source: r.peer, Catalog: r.catalog,
 		Domains: r.host.Domains(), Networks: r.host.Networks(), Volumes: r.host.Volumes(),
 		Targets: r.host.Targets(), Images: r.host.Images(), WorkerDelay: 4 * time.Second,
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.done = cancel, make(chan struct{})
 	go func() {

@@ -1,26 +1,50 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 
 	"vcn/api"
 	"vcn/fsm"
+	"vcn/hostops"
+	"vcn/internal/durable"
 	"vcn/rolls"
 )
 
+// keepSeed returns the path of a node's seed ISO, and makes it if it is not there.
+// A seed is made once for each generation: one that another version of vcnd
+// renders differently would undo what the node's owner has changed since.
+func (a *Agent) keepSeed(dir string, n fsm.NodeWork, c fsm.ClusterWork, image hostops.Image) (string, error) {
+	path := filepath.Join(dir, "seed-"+strconv.FormatUint(n.Generation, 10)+".iso")
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	iso, err := a.seed(n, c, image)
+	if err != nil {
+		return "", err
+	}
+	return path, durable.WriteFile(path, iso, 0o600)
+}
+
 // seed renders a node's identity and packs it as its seed ISO.
-func (a *Agent) seed(n fsm.NodeWork, c fsm.ClusterWork, m rolls.Manifest) ([]byte, error) {
+func (a *Agent) seed(n fsm.NodeWork, c fsm.ClusterWork, image hostops.Image) ([]byte, error) {
 	recipe, err := a.cfg.Catalog.Resolve(c.Rolls, n.Appliance)
 	if err != nil {
 		return nil, fmt.Errorf("resolve rolls of node %s: %w", n.Node, err)
+	}
+	if have := recipe.Digest(); have != image.Recipe {
+		return nil, fmt.Errorf("render seed of node %s: its image was made of recipe %.12s, the rolls of this vcnd make %.12s", n.Node, image.Recipe, have)
 	}
 	data, err := clusterData(c)
 	if err != nil {
 		return nil, fmt.Errorf("describe cluster %s: %w", c.Name, err)
 	}
-	tar, err := rolls.Render(data, n.Node, recipe, m)
+	tar, err := rolls.Render(data, n.Node, recipe, image.Manifest)
 	if err != nil {
 		return nil, fmt.Errorf("render seed of node %s: %w", n.Node, err)
 	}

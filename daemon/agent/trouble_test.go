@@ -120,6 +120,85 @@ func TestVolumeWhoseDataIsGoneIsNeverClonedAgain(t *testing.T) {
 	})
 }
 
+func TestBuildThatFailsSlowlyIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fake.Config{})
+		if err := r.host.Images().Remove(t.Context(), r.image.Digest); err != nil {
+			t.Fatal(err)
+		}
+		before := r.calls("Images.Build")
+		r.host.Delay("Images.Build", -1, 2*time.Minute)
+		r.host.Fail("Images.Build", -1, errors.New("the mirror does not answer"))
+		r.start()
+		defer r.end()
+		as := r.cluster(1, 1)
+		as.Images[0].Digest, as.Images[0].Build, as.Images[0].Sources = "", true, nil
+		as.Volumes, as.Nodes = nil, nil
+		r.peer.set(as)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := r.calls("Images.Build") - before; n < 20 || n > 26 {
+			t.Errorf("built %d times in an hour, want some 24: two minutes each, and 30 s between them", n)
+		}
+	})
+}
+
+func TestHostThatCannotBeSeenSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		time.Sleep(10 * time.Minute)
+		if r.agent.Blind() {
+			t.Error("a host that is well calls itself blind")
+		}
+		r.host.Fail("Domains.List", -1, errors.New("no libvirtd"))
+		time.Sleep(blindAfter + time.Minute)
+		if !r.agent.Blind() {
+			t.Error("a host without its hypervisor is not blind")
+		}
+		r.host.Heal("*")
+		time.Sleep(time.Minute)
+		if r.agent.Blind() {
+			t.Error("it is still blind")
+		}
+	})
+}
+
+func TestGuestIsToldTheMTUOfItsPrivateNetworkOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		spec, ok := r.host.Spec("res-1", "frontend")
+		if !ok || len(spec.NICs) != 2 || spec.NICs[0].MTU != 1450 || spec.NICs[1].MTU != 0 {
+			t.Errorf("cards %+v", spec.NICs)
+		}
+	})
+}
+
+func TestSeedIsMadeOnceForEachGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := readyRig(t)
+		defer r.end()
+		seeds, err := filepath.Glob(filepath.Join(r.agent.nodesDir(), "*", "*", "seed-1.iso"))
+		if err != nil || len(seeds) != 1 {
+			t.Fatalf("seeds %v, %v", seeds, err)
+		}
+		if err := os.WriteFile(seeds[0], []byte("of an older vcnd"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.host.Domains().Stop(t.Context(), "res-1", "frontend", 0); err != nil {
+			t.Fatal(err)
+		}
+		r.await("the node to run again", func() bool {
+			d, err := r.host.Domains().List(t.Context())
+			return err == nil && len(d) == 1 && d[0].State == hostops.DomainRunning
+		})
+		if b, err := os.ReadFile(seeds[0]); err != nil || string(b) != "of an older vcnd" {
+			t.Errorf("the seed was made again: %.20q, %v", b, err)
+		}
+	})
+}
+
 func TestDamagedKeptAssignmentIsSetAside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := readyRig(t)

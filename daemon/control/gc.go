@@ -23,6 +23,9 @@ const (
 	// gets it: the builder itself tries again meanwhile, and that suffices
 	// against what passes by itself.
 	buildRetryAfter = 20 * time.Second
+	// reviveAfter is how long an image that only dead hosts have is waited for:
+	// they come back sooner than it is built, and with the same content.
+	reviveAfter = 5 * time.Minute
 	// buildFailAfter is how long an image stays failed, once nobody is left to try, before its reservations fail.
 	buildFailAfter = 30 * time.Second
 )
@@ -30,7 +33,7 @@ const (
 // buildWatch is what the leader remembers of one unbuilt image. It begins with
 // the term: a new leader gives a failed image all its tries again.
 type buildWatch struct {
-	failedSince time.Time // zero while it is not failed
+	failedSince time.Time // its first failure with this builder; the builder goes on trying meanwhile
 	builder     string
 	tries       int
 	tried       []string
@@ -38,7 +41,10 @@ type buildWatch struct {
 
 // collector decides about image builds. It is pure: state and time in,
 // commands out.
-type collector struct{ watched map[string]*buildWatch }
+type collector struct {
+	watched map[string]*buildWatch
+	missed  map[string]time.Time // built images that no living host has, since when
+}
 
 // look returns the commands to send: another builder where one is dead, gone
 // or has failed, and the end of reservations whose image cannot be built.
@@ -48,8 +54,11 @@ func (g *collector) look(v *fsm.View, now time.Time) []fsm.Command {
 	live := map[string]bool{}
 	for _, img := range v.Images() {
 		if img.State == fsm.ImageReady {
-			out = append(out, g.revive(v, img, load)...)
+			out = append(out, g.revive(v, img, load, now)...)
 			continue
+		}
+		if img.State == fsm.ImageFailed && img.Builder == "" {
+			continue // given up; it rests until somebody wants it again
 		}
 		live[img.Recipe] = true
 		w := g.watched[img.Recipe]
@@ -57,9 +66,10 @@ func (g *collector) look(v *fsm.View, now time.Time) []fsm.Command {
 			w = &buildWatch{builder: img.Builder, tries: 1, tried: []string{img.Builder}}
 			g.watched[img.Recipe] = w
 		}
-		if img.State != fsm.ImageFailed {
-			w.failedSince = time.Time{}
-		} else if w.failedSince.IsZero() {
+		if img.Builder != w.builder {
+			w.builder, w.failedSince = img.Builder, time.Time{}
+		}
+		if img.State == fsm.ImageFailed && w.failedSince.IsZero() {
 			w.failedSince = now
 		}
 		out = append(out, g.judge(v, img, w, load, now)...)
@@ -74,8 +84,18 @@ func (g *collector) look(v *fsm.View, now time.Time) []fsm.Command {
 
 // revive has an image built again that no living host has any more and that a
 // live reservation waits for.
-func (g *collector) revive(v *fsm.View, img fsm.Image, load map[string]int) []fsm.Command {
-	if slices.ContainsFunc(v.ImageHosts(img.Recipe), func(id string) bool { return !builderGone(v, id) }) || len(waiting(v, img.Recipe)) == 0 {
+func (g *collector) revive(v *fsm.View, img fsm.Image, load map[string]int, now time.Time) []fsm.Command {
+	have := v.ImageHosts(img.Recipe)
+	if slices.ContainsFunc(have, func(id string) bool { return !builderGone(v, id) }) || len(waiting(v, img.Recipe)) == 0 {
+		delete(g.missed, img.Recipe)
+		return nil
+	}
+	since, ok := g.missed[img.Recipe]
+	if !ok {
+		since = now
+		g.missed[img.Recipe] = now
+	}
+	if len(have) > 0 && now.Sub(since) < reviveAfter {
 		return nil
 	}
 	next := chooseBuilder(v, load, "")
@@ -83,6 +103,7 @@ func (g *collector) revive(v *fsm.View, img fsm.Image, load map[string]int) []fs
 		return nil
 	}
 	load[next]++
+	delete(g.missed, img.Recipe)
 	return []fsm.Command{fsm.ImageAssign{Recipe: img.Recipe, Builder: next}}
 }
 
@@ -105,7 +126,8 @@ func waiting(v *fsm.View, recipe string) []fsm.Reservation {
 
 func (g *collector) judge(v *fsm.View, img fsm.Image, w *buildWatch, load map[string]int, now time.Time) []fsm.Command {
 	gone := builderGone(v, img.Builder)
-	failed := !w.failedSince.IsZero() && now.Sub(w.failedSince) >= buildRetryAfter
+	// While it is being tried again that is waited for.
+	failed := img.State == fsm.ImageFailed && now.Sub(w.failedSince) >= buildRetryAfter
 	if !gone && !failed {
 		return nil
 	}
@@ -132,7 +154,8 @@ func (g *collector) judge(v *fsm.View, img fsm.Image, w *buildWatch, load map[st
 	return []fsm.Command{fsm.ImageAssign{Recipe: img.Recipe, Builder: next}}
 }
 
-// giveUp fails the reservations that wait for an image nobody could build.
+// giveUp fails the reservations that wait for an image nobody could build, and
+// lets its last builder rest.
 func (g *collector) giveUp(v *fsm.View, img fsm.Image, w *buildWatch, now time.Time) []fsm.Command {
 	if now.Sub(w.failedSince) < buildFailAfter {
 		return nil
@@ -146,7 +169,7 @@ func (g *collector) giveUp(v *fsm.View, img fsm.Image, w *buildWatch, now time.T
 		out = append(out, fsm.ReservationFail{ID: r.ID, Message: fmt.Sprintf(
 			"the image of appliance %s (%s) could not be built: %s", img.Appliance, strings.Join(img.Rolls, " "), why)})
 	}
-	return out
+	return append(out, fsm.ImageAssign{Recipe: img.Recipe})
 }
 
 func builderGone(v *fsm.View, id string) bool {
@@ -189,7 +212,7 @@ func chooseBuilder(v *fsm.View, load map[string]int, not string, avoid ...string
 // runGC looks after image builds. Expired tokens, keys and closed reservations
 // are the clockwork's: they are deadlines in the state.
 func (c *Control) runGC(ctx context.Context) error {
-	g := collector{watched: map[string]*buildWatch{}}
+	g := collector{watched: map[string]*buildWatch{}, missed: map[string]time.Time{}}
 	for ctx.Err() == nil {
 		v := c.cfg.State.View()
 		for _, cmd := range g.look(v, c.cfg.Now()) {
@@ -201,7 +224,7 @@ func (c *Control) runGC(ctx context.Context) error {
 			}
 		}
 		sleep(ctx, gcEvery)
-		if len(g.watched) == 0 {
+		if len(g.watched)+len(g.missed) == 0 {
 			c.watch(ctx, v.Index(), gcIdle)
 		}
 	}

@@ -60,8 +60,8 @@ func (w *hostWatch) look(hosts []fsm.Host, members []Member, now time.Time) []fs
 	return out
 }
 
-// normal maps gossip's words to the state's three. Who is not heard of at all
-// is as good as dead.
+// normal maps gossip's words to the state's three. Who is not heard of at all,
+// or says itself that it cannot see what it runs, is as good as dead.
 func normal(gossip string) string {
 	switch gossip {
 	case fsm.HostAlive, fsm.HostLeft:

@@ -40,6 +40,7 @@ func TestHostWatch(t *testing.T) {
 		"a blink is not a death":            {[]string{"dead", "10s", "alive", "10s"}, fsm.HostAlive},
 		"dead for long is dead":             {[]string{"dead", "17s"}, fsm.HostDead},
 		"suspect for long is dead":          {[]string{"suspect", "17s"}, fsm.HostDead},
+		"blind for long is dead":            {[]string{"blind", "17s"}, fsm.HostDead},
 		"blinks do not add up":              {[]string{"dead", "10s", "alive", "2s", "dead", "10s"}, fsm.HostAlive},
 		"a goodbye counts at once":          {[]string{"left", "1ms"}, fsm.HostLeft},
 		"alive again after a moment":        {[]string{"dead", "17s", "alive", "3s"}, fsm.HostAlive},
@@ -162,6 +163,81 @@ func TestImageThatCannotBeBuiltFailsItsReservations(t *testing.T) {
 			}
 		}
 		t.Error("the reservation has not failed after 5 minutes")
+	})
+}
+
+// TestImageWhoseBuildFailsSlowlyFailsItsReservations: a build that takes minutes
+// to fail is working most of the time.
+func TestImageWhoseBuildFailsSlowlyFailsItsReservations(t *testing.T) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
+		res := reserve(t, r, controltest.Spec("lab", 1))
+		say := func(state, message string) string {
+			for _, i := range r.FSM.View().Images() {
+				if i.Appliance == "worker" && i.Builder != "" {
+					r.Apply(fsm.HostReport{Host: i.Builder, Objects: []fsm.Object{{Kind: fsm.KindImage, ID: i.Recipe, State: state, Message: message}}})
+					return i.Builder
+				}
+			}
+			return ""
+		}
+		seen := map[string]bool{}
+		for range 60 {
+			seen[say(fsm.ObjWorking, "installing")] = true
+			time.Sleep(90 * time.Second)
+			say(fsm.ObjFailed, "the mirror does not answer")
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if now, _ := r.FSM.View().Reservation(res.ID); now.Outcome == api.StateFailed {
+				if delete(seen, ""); len(seen) != 3 || !strings.Contains(now.Message, "mirror") {
+					t.Errorf("%d hosts tried, want 3; message %q", len(seen), now.Message)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if b := builders(r)["worker"]; b != "" {
+					t.Errorf("%s goes on to build what nobody waits for", b)
+				}
+				again := reserve(t, r, controltest.Spec("again", 1))
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				r.Settle()
+				if now, _ := r.FSM.View().Reservation(again.ID); now.State != api.StateActive && now.State != api.StateReady {
+					t.Errorf("the next reservation is %s (%s)", now.State, now.Message)
+				}
+				return
+			}
+		}
+		t.Error("the reservation has not failed after 95 minutes")
+	})
+}
+
+func TestImageOfAHostThatIsAwayForAWhileIsWaitedFor(t *testing.T) {
+	lead(t, controltest.Options{}, func(t *testing.T, r *controltest.Rig) {
+		reserve(t, r, controltest.Spec("lab", 1))
+		r.Settle()
+		var recipe string
+		for _, i := range r.FSM.View().Images() {
+			recipe = i.Recipe
+		}
+		img, _ := r.FSM.View().Image(recipe)
+		booked := controltest.Spec("later", 1)
+		booked.Slot.Start, booked.Slot.For = time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339), "1h"
+		reserve(t, r, booked)
+		for _, h := range r.FSM.View().ImageHosts(recipe) {
+			r.Gossip.Set(h, "dead")
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if now, _ := r.FSM.View().Image(recipe); now.Digest != img.Digest {
+			t.Errorf("after 3 minutes the image is %+v", now)
+		}
+		for _, h := range r.FSM.View().Hosts() {
+			r.Gossip.Set(h.ID, "alive")
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if now, _ := r.FSM.View().Image(recipe); now.Digest != img.Digest {
+			t.Errorf("all are back and the image is %+v", now)
+		}
 	})
 }
 

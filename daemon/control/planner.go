@@ -141,7 +141,7 @@ func (p *planner) admit(v *fsm.View, d *draft) error {
 	if !ok || !meta.Formed {
 		return &api.Problem{Status: http.StatusServiceUnavailable, Code: api.CodeForming,
 			Detail: fmt.Sprintf("this cluster of hosts is still forming: it waits for %d voters", meta.Expect),
-			Next:   "join the other hosts (vcnd join); vcnctl status shows how many there are"}
+			Next:   "try again when the operator has joined the other hosts (vcnd join); vcnctl status shows how many there are"}
 	}
 	if _, taken := v.ReservationByName(d.spec.Project, d.spec.Name); taken {
 		return nameTaken(d.spec)
@@ -230,7 +230,7 @@ func noFit(err error) error {
 	}
 	return &api.Problem{Status: http.StatusConflict, Code: api.CodeNoFit,
 		Detail: "the hosts cannot carry this in that slot", Reasons: nf.Reasons,
-		Next: "ask for less, for smaller nodes, or for another time; vcnctl host list shows what there is, --dry-run tries without booking"}
+		Next: "ask for less, for smaller nodes, or for another time; --dry-run tries without booking"}
 }
 
 // identify chooses VLAN, subnet, addresses and MACs that neither the state nor a plan in flight has.

@@ -29,6 +29,8 @@ const (
 	headerNotLeader   = "X-Vcn-Not-Leader"    // a forwarded request was refused before anything was done
 	forwardedBytesMax = 64 << 20              // longest answer that is passed on
 	queuedRequestsMax = 1024                  // requests served at once on one listener; more are answered 503
+
+	assignmentPollsMax = 4096 // hosts that wait for their assignment at one peer
 )
 
 // errNotLeader: the host asked does not lead; nothing was done.

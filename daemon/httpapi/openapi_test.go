@@ -12,6 +12,7 @@ import (
 
 	"vcn/api"
 	"vcn/daemon/control/controltest"
+	"vcn/fsm"
 )
 
 var update = flag.Bool("update", false, "write docs/openapi.json anew")
@@ -31,19 +32,36 @@ func TestOpenAPIDocumentIsCommitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Error("docs/openapi.json is stale: go test ./daemon/httpapi -update")
+		t.Error("docs/openapi.json is stale: make update")
 	}
 }
 
 // document is what these tests look at of an OpenAPI document.
 type document struct {
 	OpenAPI    string
-	Paths      map[string]map[string]struct{ OperationID string }
+	Paths      map[string]map[string]operation
 	Components struct {
-		Schemas map[string]struct {
-			Properties map[string]struct{ Type any }
-			Required   []string
-		}
+		Schemas map[string]schema
+	}
+}
+
+type schema struct {
+	Ref        string `json:"$ref"`
+	Type       any
+	Enum       []string
+	Items      *schema
+	Properties map[string]schema
+	Required   []string
+}
+
+type content map[string]struct{ Schema schema }
+
+type operation struct {
+	OperationID string
+	RequestBody *struct{ Content content }
+	Responses   map[string]struct {
+		Content content
+		Headers map[string]struct{ Schema schema }
 	}
 }
 
@@ -78,6 +96,106 @@ func TestOpenAPIHasEveryRouteOfTheContract(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+}
+
+// TestOpenAPISaysWhatIsAnswered: no answer without a schema, and every status
+// and header that a program has to reckon with.
+func TestOpenAPISaysWhatIsAnswered(t *testing.T) {
+	d := openapi(t)
+	for path, methods := range d.Paths {
+		for method, op := range methods {
+			want := []string{"401", "403", "421", "422", "503"}
+			if strings.HasSuffix(path, "{id}") {
+				want = append(want, "404")
+			}
+			if strings.HasPrefix(path, api.PathReservations+"/{id}") {
+				want = append(want, "404", "409")
+			}
+			if op.RequestBody != nil {
+				want = append(want, "409", "413")
+				for _, form := range []string{"application/json", "application/yaml"} {
+					if op.RequestBody.Content[form].Schema.Ref == "" {
+						t.Errorf("%s %s: the body has no schema as %s", method, path, form)
+					}
+				}
+			}
+			for _, status := range want {
+				if _, ok := op.Responses[status]; !ok {
+					t.Errorf("%s %s: %s is not described", method, path, status)
+				}
+			}
+			good := 0
+			for status, answer := range op.Responses {
+				if status < "300" {
+					good++
+					if _, ok := answer.Headers[api.HeaderStale]; ok != (method == "get") {
+						t.Errorf("%s %s: %s described: %v", method, path, api.HeaderStale, ok)
+					}
+				}
+				if status == "204" {
+					continue // has no body
+				}
+				if len(answer.Content) == 0 {
+					t.Errorf("%s %s: %s has no content", method, path, status)
+				}
+				for form, c := range answer.Content {
+					if c.Schema.Ref == "" {
+						t.Errorf("%s %s: %s has no schema as %s", method, path, status, form)
+					}
+				}
+				if _, ok := answer.Headers[api.HeaderIndex]; !ok && status < "300" {
+					t.Errorf("%s %s: %s lacks %s", method, path, status, api.HeaderIndex)
+				}
+			}
+			if good == 0 {
+				t.Errorf("%s %s has no good answer", method, path)
+			}
+		}
+	}
+	reserve := d.Paths[api.PathReservations]["post"].Responses
+	if got := reserve["200"].Content["application/json"].Schema.Ref; !strings.HasSuffix(got, "/Plan") {
+		t.Errorf("a dry run answers %q, want Plan", got)
+	}
+	if got := reserve["201"].Content["application/json"].Schema.Ref; !strings.HasSuffix(got, "/Reservation") {
+		t.Errorf("a reservation answers %q", got)
+	}
+	if _, ok := reserve["201"].Headers["Location"]; !ok {
+		t.Error("a reservation's answer lacks Location")
+	}
+}
+
+// TestEnumsAreTheWordsInUse: the lists in the document are those of the code.
+func TestEnumsAreTheWordsInUse(t *testing.T) {
+	d := openapi(t)
+	for _, c := range []struct {
+		schema, field string
+		want          []string
+	}{
+		{"Reservation", "state", words(api.StateWaitlisted, api.StateBooked, api.StateProvisioning, api.StateReady, api.StateActive,
+			api.StateEnding, api.StateEnded, api.StateFailed, api.StateCancelled)},
+		{"Node", "state", []string{fsm.NodeWaiting, fsm.NodeVolume, fsm.NodeStarting, fsm.NodeBooting, fsm.NodeReady, fsm.NodeStopping, fsm.NodeGone, fsm.NodeLost}},
+		{"Node", "role", words(api.RoleFrontend, api.RoleWorker)},
+		{"Host", "classes", words(api.ClassGateway, api.ClassCompute, api.ClassStorage)},
+		{"Host", "status", []string{fsm.HostAlive, fsm.HostDead, fsm.HostLeft, "unknown"}},
+		{"Token", "kind", words(api.TokenOperator, api.TokenProject, api.TokenJoin)},
+		{"Problem", "code", words(api.CodeInvalid, api.CodeUnauthorized, api.CodeForbidden, api.CodeNotFound, api.CodeConflict, api.CodeNoFit,
+			api.CodeForming, api.CodeNoLeader, api.CodeTooLarge, api.CodeInternal, api.CodeWrongCluster)},
+	} {
+		f := d.Components.Schemas[c.schema].Properties[c.field]
+		if f.Items != nil {
+			f = *f.Items
+		}
+		if !slices.Equal(f.Enum, c.want) {
+			t.Errorf("%s.%s is one of %v, want %v", c.schema, c.field, f.Enum, c.want)
+		}
+	}
+}
+
+func words[T ~string](ws ...T) (out []string) {
+	for _, w := range ws {
+		out = append(out, string(w))
+	}
+	return out
 }
 
 // TestSchemasAreTheContract guards the two types whose schema is not made from

@@ -61,16 +61,38 @@ func (quantity) Schema(huma.Registry) *huma.Schema {
 }
 
 // operation describes one route. text is its description; who may call it
-// follows from a.
-func operation(id, method, path, summary, text string, status int, a access) huma.Operation {
+// follows from a. more are statuses of errors beside those of every route.
+func operation(id, method, path, summary, text string, status int, a access, more ...int) huma.Operation {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Description: text, DefaultStatus: status,
 		MaxBodyBytes: BodyBytesMax,
 		Metadata:     map[string]any{metaAccess: a},
-		Errors:       []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusServiceUnavailable},
-		Security:     []map[string][]string{{securityName: {}}},
+		Errors: append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest,
+			http.StatusUnprocessableEntity, http.StatusServiceUnavailable}, more...),
+		Security:  []map[string][]string{{securityName: {}}},
+		Responses: map[string]*huma.Response{strconv.Itoa(status): {Description: http.StatusText(status)}},
+	}
+	if method == http.MethodGet {
+		op.Responses[strconv.Itoa(status)].Headers = map[string]*huma.Header{api.HeaderStale: {
+			Description: "true: no host leads now, and the answer is of this host's own state, which may be behind",
+			Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"true"}},
+		}}
 	}
 	return op
+}
+
+// jsonAnswer describes an answer of type T, where no handler's type tells it.
+func jsonAnswer[T any](s *Server, status int, description string) *huma.Response {
+	if description == "" {
+		description = http.StatusText(status)
+	}
+	index, _ := reflect.TypeFor[Indexed]().FieldByName("Index")
+	schemas := s.api.OpenAPI().Components.Schemas
+	return &huma.Response{
+		Description: description,
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[T](), true, "")}},
+		Headers:     map[string]*huma.Header{api.HeaderIndex: {Schema: huma.SchemaFromField(schemas, index, "")}},
+	}
 }
 
 // add registers an operation whose handler may return any error.
@@ -88,9 +110,10 @@ func add[I, O any](s *Server, op huma.Operation, h func(context.Context, *I) (*O
 // by the contract's own reader: one set of messages for files, flags and requests.
 func addBody[B, I, O any](s *Server, op huma.Operation, h func(context.Context, *I) (*O, error)) {
 	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[B](), true, "")
-	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: schema}, "application/yaml": {Schema: schema}}}
 	op.SkipValidateBody = true
-	op.Errors = append(op.Errors, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusConflict)
+	op.Errors = append(op.Errors, http.StatusRequestEntityTooLarge, http.StatusConflict)
 	add(s, op, h)
 }
 

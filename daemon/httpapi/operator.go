@@ -28,7 +28,7 @@ func (s *Server) registerOperator() {
 	addBody[api.ImageRequest](s, operation("wantImages", http.MethodPost, api.PathImages, "Have images built before they are needed", "", 202, forOperator), s.wantImages)
 	add(s, operation("listTokens", http.MethodGet, api.PathTokens, "The tokens there are, without their secrets", "", 200, forOperator), s.listTokens)
 	addBody[api.TokenRequest](s, operation("createToken", http.MethodPost, api.PathTokens, "Make a token", "The secret is in this answer and cannot be had again.", 201, forOperator), s.createToken)
-	add(s, operation("revokeToken", http.MethodDelete, api.PathTokens+"/{id}", "Revoke a token", "", 204, forOperator), s.revokeToken)
+	add(s, operation("revokeToken", http.MethodDelete, api.PathTokens+"/{id}", "Revoke a token", "", 204, forOperator, http.StatusNotFound), s.revokeToken)
 	addBody[api.JoinRequest](s, operation("join", http.MethodPost, api.PathJoin, "Make a host a member",
 		"vcnd join calls this with a join token.", 200, forJoin), s.join)
 }

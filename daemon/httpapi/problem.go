@@ -135,5 +135,5 @@ func newProblem(status int, code api.Code, detail, next string) *api.Problem {
 // noLeader says that nobody leads now.
 func noLeader(detail string) *api.Problem {
 	return newProblem(http.StatusServiceUnavailable, api.CodeNoLeader, detail,
-		"try again in a moment; a new leader is usually chosen within a second. If it lasts, check that more than half of the voters run (vcnctl host list)")
+		"try again in a moment; a new leader is usually chosen within a second. If it lasts, half of the voters or more may be down: tell the operator")
 }

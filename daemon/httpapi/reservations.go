@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"vcn/api"
 	"vcn/fsm"
 )
@@ -19,16 +21,22 @@ const (
 
 func (s *Server) registerReservations() {
 	one := api.PathReservations + "/{id}"
+	byName := []int{http.StatusNotFound, http.StatusConflict} // none of that name, or several
 	add(s, operation("listReservations", http.MethodGet, api.PathReservations, "The reservations there are",
 		"A project's token sees its own project's.", 200, forOwner), s.listReservations)
-	addBody[api.Spec](s, operation("reserve", http.MethodPost, api.PathReservations, "Reserve a cluster",
+	reserve := operation("reserve", http.MethodPost, api.PathReservations, "Reserve a cluster",
 		"All of it is booked, or nothing. With dryRun=true the answer is 200 and a Plan, and nothing is booked. "+
-			"With an Idempotency-Key, repeating the same request answers with the same reservation.", 201, forOwner), s.reserve)
+			"With an Idempotency-Key, repeating the same request answers with the same reservation.", 201, forOwner)
+	reserve.Responses = map[string]*huma.Response{
+		"200": jsonAnswer[api.Plan](s, http.StatusOK, "With dryRun=true: what would be booked"),
+		"201": jsonAnswer[api.Reservation](s, http.StatusCreated, ""),
+	}
+	addBody[api.Spec](s, reserve, s.reserve)
 	add(s, operation("getReservation", http.MethodGet, one, "One reservation, by id or name",
-		"With index, the answer waits until the reservation has changed after that index (X-Vcn-Index of the last answer), or wait has passed.", 200, forOwner), s.getReservation)
+		"With index, the answer waits until the reservation has changed after that index (X-Vcn-Index of the last answer), or wait has passed.", 200, forOwner, byName...), s.getReservation)
 	add(s, operation("release", http.MethodDelete, one, "End a reservation now",
-		"In whatever state it is. Its volumes are deleted. Repeating it changes nothing.", 202, forOwner), s.release)
-	add(s, operation("listReservationEvents", http.MethodGet, one+"/events", "What happened to a reservation", "", 200, forOwner), s.reservationEvents)
+		"In whatever state it is. Its volumes are deleted. Repeating it changes nothing.", 202, forOwner, byName...), s.release)
+	add(s, operation("listReservationEvents", http.MethodGet, one+"/events", "What happened to a reservation", "", 200, forOwner, byName...), s.reservationEvents)
 	add(s, operation("listEvents", http.MethodGet, api.PathEvents, "What happened",
 		"A project's token sees what happened to its own reservations.", 200, forOwner), s.events)
 }

@@ -182,9 +182,10 @@ func (s *Server) serveLocal(w http.ResponseWriter, r *http.Request) {
 
 // bounded counts requests, bounds how many are served at once, and turns a
 // panic into an answer. Each listener has its own bound: whatever the public does,
-// the hosts reach each other.
+// the hosts reach each other. So have the polls for assignments, of which every
+// host holds one all the time.
 func (s *Server) bounded(next http.Handler) http.Handler {
-	slots := make(chan struct{}, queuedRequestsMax)
+	requests, polls := make(chan struct{}, queuedRequestsMax), make(chan struct{}, assignmentPollsMax)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}
 		begin := time.Now()
@@ -200,13 +201,17 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 			}
 			s.observe(r, rec.status, time.Since(begin))
 		}()
+		slots := requests
+		if r.URL.Path == agentclient.PathAssignment {
+			slots = polls
+		}
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
 		default:
 			w.Header().Set("Retry-After", fmt.Sprint(retryAfterSeconds))
 			writeProblem(rec, newProblem(http.StatusServiceUnavailable, api.CodeInternal,
-				fmt.Sprintf("this host serves %d requests already", queuedRequestsMax), "try again in a moment, or ask another host"))
+				fmt.Sprintf("this host serves %d requests already", cap(slots)), "try again in a moment, or ask another host"))
 			return
 		}
 		next.ServeHTTP(rec, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -11,7 +12,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"vcn/api"
 	"vcn/daemon"
 )
 
@@ -34,13 +37,23 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.PersistentFlags().StringVar(&conf, "config", "/etc/vcn/vcnd.yaml", "configuration file")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	cmd.AddCommand(initCommand(&conf), joinCommand(&conf), runCommand(&conf), targetCommand(&conf))
 	return cmd
 }
 
+// flagError says of a flag that wants a number what cobra says in terms of the
+// parser's functions.
+func flagError(err error) error {
+	bad, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok || bad.GetFlag().Value.Type() != "int" {
+		return err
+	}
+	return api.FieldError{Field: "--" + bad.GetFlag().Name, Value: bad.GetValue(), Want: "a whole number"}
+}
+
 func initCommand(conf *string) *cobra.Command {
 	var o daemon.InitOptions
-	var tokenFile string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "make a cluster of hosts, with this host as its first",
@@ -49,7 +62,7 @@ operator's token. Run it once, on one host; the others join. Then start "vcnd ru
 		Example: `  vcnd init --name lab --public-pool 192.0.2.10-192.0.2.99/24 --public-gateway 192.0.2.1
   vcnd init --name lab --public-pool 192.0.2.10-192.0.2.99/24 --expect 1   # a single host`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := daemon.LoadConfig(*conf)
 			if err != nil {
 				return err
@@ -58,7 +71,8 @@ operator's token. Run it once, on one host; the others join. Then start "vcnd ru
 			if err != nil {
 				return err
 			}
-			return tell(res, tokenFile)
+			tell(cmd.OutOrStdout(), res, o.TokenFile)
+			return nil
 		},
 	}
 	f := cmd.Flags()
@@ -69,7 +83,7 @@ operator's token. Run it once, on one host; the others join. Then start "vcnd ru
 	f.IntVar(&o.SubnetBits, "subnet-bits", 20, "prefix length of one cluster's private network")
 	f.StringVar(&o.PublicPool, "public-pool", "", "public addresses for frontends, FIRST-LAST/BITS (required)")
 	f.StringVar(&o.PublicGW, "public-gateway", "", "gateway of the public network")
-	f.StringVar(&tokenFile, "token-file", "", "write the operator's token there (mode 0600) instead of printing it")
+	f.StringVar(&o.TokenFile, "token-file", "", "write the operator's token there, into a new file (mode 0600), instead of printing it")
 	for _, n := range []string{"name", "public-pool"} {
 		if err := cmd.MarkFlagRequired(n); err != nil {
 			panic(err) // the flag was made above
@@ -78,21 +92,17 @@ operator's token. Run it once, on one host; the others join. Then start "vcnd ru
 	return cmd
 }
 
-func tell(res daemon.InitResult, tokenFile string) error {
+func tell(w io.Writer, res daemon.InitResult, tokenFile string) {
 	token := res.Token
 	if tokenFile != "" {
-		if err := os.WriteFile(tokenFile, []byte(res.Token+"\n"), 0o600); err != nil {
-			return fmt.Errorf("write operator's token: %w", err)
-		}
 		token = "\"$(cat " + tokenFile + ")\""
 	}
-	fmt.Printf(`cluster %s made; this host is %s
+	fmt.Fprintf(w, `cluster %s made; this host is %s
 next: start "vcnd run" here, then log in from anywhere:
   vcnctl context add NAME --host %s --token %s
 and let the other hosts join:
   vcnctl token create --kind join        # then, on each: vcnd join --host %s --token-file FILE
 `, res.ClusterID, res.HostID, res.API, token, res.API)
-	return nil
 }
 
 func joinCommand(conf *string) *cobra.Command {

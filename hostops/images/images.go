@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"vcn/hostops"
+	"vcn/internal/passable"
 	"vcn/rolls"
 )
 
@@ -92,9 +93,15 @@ func New(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open image store: %q: want a path without spaces, quotes, commas and colons", abs)
 		}
 		*d = abs
-		if err := os.MkdirAll(abs, 0o755); err != nil {
-			return nil, fmt.Errorf("open image store: %w", err)
-		}
+	}
+	// QEMU, which is not root, passes through the one to kernels and initial RAM
+	// disks. The other has whole systems in it, set-uid programs and all: nobody
+	// else goes there.
+	if err := passable.Mkdir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	if err := privateDir(cfg.CacheDir); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -104,6 +111,17 @@ func New(cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, log: cfg.Log, building: make(chan struct{}, 1)}
 	return s, removeMatching(cfg.Dir, importPrefix)
+}
+
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	fi, err := os.Stat(dir)
+	if err != nil || fi.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return os.Chmod(dir, fi.Mode().Perm()&^0o077)
 }
 
 var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -225,7 +243,7 @@ func (s *Store) publish(tmp, digest string) error {
 	if err := syncDir(tmp); err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
+	if err := setModes(tmp); err != nil {
 		return err
 	}
 	if _, err := s.open(digest); errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
@@ -238,6 +256,17 @@ func (s *Store) publish(tmp, digest string) error {
 	}
 	s.damaged.Delete(digest)
 	return syncDir(s.cfg.Dir)
+}
+
+// setModes lets QEMU, which is not root, read what it boots from: several guests
+// share one kernel, so that libvirt's owner for one of them does not do.
+func setModes(dir string) error {
+	for name, mode := range map[string]fs.FileMode{kernelName: 0o644, initrdName: 0o644, rootName: 0o600, "": 0o755} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

@@ -202,6 +202,9 @@ func completeImage(dir, from string) error {
 	if err := os.Rename(filepath.Join(from, rootName), filepath.Join(dir, rootName)); err != nil {
 		return err
 	}
+	if err := setModes(dir); err != nil {
+		return err
+	}
 	return syncDir(dir)
 }
 

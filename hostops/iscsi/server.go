@@ -293,8 +293,11 @@ type grant struct {
 var errNoLonger = errors.New("access was withdrawn during login")
 
 // bind turns a login into a session if what it was granted is still in force.
-// An older session of the same initiator port is cut and drained first, so that
-// none of its commands runs after ours (RFC 7143 6.3.5).
+// An older session of the same initiator is cut and drained first, so that none
+// of its commands runs after ours. RFC 7143 6.3.5 asks that of the same initiator
+// port; libiscsi reconnects with another ISID, which is another port, and sends
+// again what the old session may still have in work. So a target has one session
+// of each initiator name.
 func (s *Server) bind(c *conn) error {
 	for {
 		s.mu.Lock()
@@ -305,7 +308,7 @@ func (s *Server) bind(c *conn) error {
 		}
 		var old []*conn
 		if !c.discovery {
-			old = s.bound(func(x *conn) bool { return x.port == c.port })
+			old = s.bound(func(x *conn) bool { return x.target == c.target && x.initiator == c.initiator })
 		}
 		if len(old) == 0 {
 			if s.tsih++; s.tsih == 0 {

@@ -73,8 +73,15 @@ func TestNopOutCountsAsACommand(t *testing.T) {
 	}
 }
 
-// The session that a login replaces is drained before the login is answered.
+// The session that a login replaces is drained before the login is answered,
+// also if it comes with another ISID, as libiscsi does after a lost connection.
 func TestReinstatementDrains(t *testing.T) {
+	for name, isid := range map[string]byte{"the same ISID": 0, "another ISID": 9} {
+		t.Run(name, func(t *testing.T) { reinstatementDrains(t, isid) })
+	}
+}
+
+func reinstatementDrains(t *testing.T, isid byte) {
 	r := newRig(t, Config{})
 	old := r.login()
 	hold, entered := make(chan struct{}), make(chan struct{})
@@ -89,7 +96,9 @@ func TestReinstatementDrains(t *testing.T) {
 	<-entered
 	in := make(chan error, 1)
 	go func() {
-		k, err := initiator.Login(r.config())
+		c := r.config()
+		c.ISID[5] += isid
+		k, err := initiator.Login(c)
 		if err == nil {
 			_ = k.Close()
 		}
@@ -252,8 +261,14 @@ func TestSilentLoginIsCut(t *testing.T) {
 func TestResetTellsEveryNexus(t *testing.T) {
 	r := newRig(t, Config{})
 	one := r.login()
+	other := r.target.Access[0]
+	other.Initiator += "-other"
+	r.target.Access = append(r.target.Access, other)
+	if err := r.s.Publish(t.Context(), r.target); err != nil {
+		t.Fatal(err)
+	}
 	c := r.config()
-	c.ISID[5] = 9
+	c.Initiator = other.Initiator
 	two, err := initiator.Login(c)
 	if err != nil {
 		t.Fatal(err)

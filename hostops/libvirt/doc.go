@@ -29,8 +29,9 @@
 //     makes slow.
 //   - Tap names hold the generation and the attempt: a hypervisor process that is
 //     dead or out of libvirt's sight still holds its taps, and must not block the
-//     next one. Its disk is guarded elsewhere: by the target's generation or by
-//     QEMU's own lock on the file.
+//     next one. Its disk is guarded elsewhere: a newer generation by the target's,
+//     the same one by QEMU's own lock on the file. Nothing guards an export from
+//     two processes of one generation, so with one the start is refused.
 //   - Writes are cached nowhere on the way (cache=none), and an I/O error stops
 //     the guest (error_policy=stop) instead of reaching its file system. Ensure
 //     lets such a guest go on; if the error stays, it stops again.

@@ -198,6 +198,11 @@ func (d *Driver) start(c *conn, s hostops.DomainSpec) error {
 		if !tapTaken(err, in) {
 			return fmt.Errorf("start: %w", err)
 		}
+		if s.Disk.ISCSI != nil {
+			// Whoever holds it may be this very node, out of libvirt's sight. QEMU's
+			// lock keeps two from one file, nothing keeps them from one export.
+			return fmt.Errorf("start: %w: another process holds the node's tap, and may use its disk: end it, or take a new generation: %v", hostops.ErrBusy, err)
+		}
 		d.log.Warn("tap is still held by another process, try another name", "node", s.Node, "err", err)
 	}
 	return fmt.Errorf("start: %d tap names are taken: %w", tapAttempts, hostops.ErrBusy)

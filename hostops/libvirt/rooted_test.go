@@ -51,6 +51,10 @@ func newTestHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Guests run as libvirt's user, who passes through to their disks.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	ns := filepath.Base(dir)
 	h := &host{dir: dir, netns: "/run/netns/" + ns}
 	run(t, "ip", "netns", "add", ns)
@@ -268,6 +272,10 @@ func devices(t *testing.T, h *host) {
 			t.Errorf("want tap %s with %s on the bridge:\n%s", tap, mtu, links)
 		}
 	}
+	pid := strings.TrimSpace(run(t, "cat", filepath.Join(h.dir, "run", "qemu", domainName(s.Reservation, s.Node)+".pid")))
+	if who := strings.TrimSpace(run(t, "stat", "-c", "%U", "/proc/"+pid)); who != "libvirt-qemu" {
+		t.Errorf("the guest runs as %s: then no test sees what a Debian host's guest cannot open", who)
+	}
 	// The disk of a running machine is locked: no second process can write it.
 	other := h.specs(t, d)("frontend", 1)
 	other.Disk = s.Disk
@@ -287,6 +295,15 @@ func tapHeld(t *testing.T, h *host) {
 	links := run(t, "ip", "-n", filepath.Base(h.netns), "-br", "link", "show", "master", bridge)
 	if second := hostops.TapName(s.Reservation, s.Node, s.Generation, 0, 1); !strings.Contains(links, second) || strings.Contains(links, first) {
 		t.Errorf("want %s on the bridge:\n%s", second, links)
+	}
+	remote := h.specs(t, d)("compute-1", 1)
+	remote.Disk.ISCSI = &hostops.ISCSIDisk{
+		Portal: netip.MustParseAddrPort("127.0.0.1:9"), IQN: hostops.TargetIQN("v"), LUN: 1,
+		Initiator: hostops.InitiatorIQN("host-1"), User: "u", Secret: "correct-horse-battery",
+	}
+	h.holdTap(t, hostops.TapName(remote.Reservation, remote.Node, remote.Generation, 0, 0))
+	if err := d.Ensure(t.Context(), remote); !errors.Is(err, hostops.ErrBusy) {
+		t.Errorf("a node whose tap is held starts on an export that the holder may use: %v", err)
 	}
 }
 

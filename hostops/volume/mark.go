@@ -10,6 +10,7 @@ import (
 
 	"vcn/hostops"
 	"vcn/internal/durable"
+	"vcn/internal/passable"
 )
 
 // MarkName is the file in a store that says whose it is: one line, FileConfig.Owner.
@@ -33,7 +34,8 @@ func (f *File) open(known bool) error {
 		return fmt.Errorf("%w: storage directory %s was this host's store and is empty now, or has lost its mark %s: is its file system mounted?",
 			ErrGone, f.dir, MarkName)
 	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+	// QEMU, which is not root, passes through it to a volume of this host.
+	if err := passable.Mkdir(f.dir); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(f.dir)

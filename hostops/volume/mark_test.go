@@ -112,3 +112,17 @@ func TestAStoreThatGoesAwayIsNoEmptyStore(t *testing.T) {
 		t.Errorf("something was written to the mount point: %v", left)
 	}
 }
+
+// QEMU, which is not root, opens a volume of its own host through the store.
+func TestStoreCanBePassedAndNotRead(t *testing.T) {
+	store := newStore(t)
+	v, err := store.Ensure(t.Context(), hostops.VolumeSpec{ID: "a", SizeBytes: mib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{store.dir: 0o711, v.Path: 0o600, store.markPath(): 0o600} {
+		if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want mode %o", path, fi.Mode(), err, want)
+		}
+	}
+}

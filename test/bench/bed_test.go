@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"vcn/internal/passable"
 	"vcn/test/testbed"
 )
 
@@ -67,7 +68,7 @@ func (s *shared) up() error {
 		return fmt.Errorf("find directories: %w", err)
 	}
 	s.root = filepath.Join(cache, "bench")
-	if err := os.MkdirAll(s.root, 0o700); err != nil {
+	if err := passable.Mkdir(s.root); err != nil {
 		return fmt.Errorf("make cache: %w", err)
 	}
 	t, err := testbed.New(testbed.Config{

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"vcn/api"
+	"vcn/internal/passable"
 	"vcn/test/testbed"
 )
 
@@ -102,6 +103,11 @@ func (d *demo) timed(name string, f func() error) error {
 }
 
 func (d *demo) up(ctx context.Context) (err error) {
+	if running, err := d.bed.Running(ctx); err != nil {
+		return err
+	} else if running {
+		return errors.New("a demo is running, with the clusters that were made in it: use it, or end it first with: make demo-stop")
+	}
 	defer func() {
 		// Ctrl-C leaves nothing behind; a failure leaves the logs to look at.
 		if err != nil && ctx.Err() != nil {
@@ -109,7 +115,7 @@ func (d *demo) up(ctx context.Context) (err error) {
 			err = errors.Join(err, d.bed.Down(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+	if err := passable.Mkdir(d.dir); err != nil {
 		return fmt.Errorf("make demo directory: %w", err)
 	}
 	if err := d.timed("three hosts", func() error { _, err := d.bed.Up(ctx); return err }); err != nil {

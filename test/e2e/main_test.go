@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"vcn/api"
+	"vcn/internal/passable"
 	"vcn/test/testbed"
 )
 
@@ -99,7 +100,7 @@ func find() error {
 			return fmt.Errorf("there is no program %s in %s: run \"make build\" first, or name the directory in VCN_BIN", p, places.bin)
 		}
 	}
-	if err := os.MkdirAll(places.root, 0o700); err != nil {
+	if err := passable.Mkdir(places.root); err != nil {
 		return fmt.Errorf("make cache: %w", err)
 	}
 	bed, err = testbed.New(testbed.Config{

@@ -3,10 +3,10 @@ package testbed
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"vcn/hostops/hosttest/libvirtd"
+	"vcn/internal/passable"
 )
 
 // startLibvirtds gives every host its own libvirtd. The first one probes QEMU,
@@ -14,7 +14,7 @@ import (
 func (t *Testbed) startLibvirtds(ctx context.Context) error {
 	first := ""
 	for _, h := range t.Hosts {
-		if err := os.MkdirAll(h.Dir, 0o700); err != nil {
+		if err := passable.Mkdir(h.Dir); err != nil {
 			return fmt.Errorf("make directory of %s: %w", h.Name, err)
 		}
 		dir := filepath.Join(h.Dir, "libvirt")

@@ -153,6 +153,20 @@ func (t *Testbed) namespaces(ctx context.Context) ([]string, error) {
 	return mine, nil
 }
 
+// Running tells whether processes of this testbed, whoever started it, run.
+func (t *Testbed) Running(ctx context.Context) (bool, error) {
+	names, err := t.namespaces(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, ns := range names {
+		if pids, err := pidsIn(ctx, ns); err != nil || len(pids) > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // pidsIn lists the processes whose network namespace is ns.
 func pidsIn(ctx context.Context, ns string) ([]int, error) {
 	out, err := run(ctx, "ip", "netns", "pids", ns)

@@ -18,6 +18,7 @@ import (
 	"vcn/api"
 	"vcn/daemon"
 	"vcn/hostops/hosttest/libvirtd"
+	"vcn/internal/passable"
 )
 
 // Config describes a testbed.
@@ -121,8 +122,12 @@ func (t *Testbed) Up(ctx context.Context) (token string, err error) {
 			err = errors.Join(err, t.Down(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := os.MkdirAll(t.cfg.Dir, 0o700); err != nil {
+	// Guests run as libvirt's user, who passes through to their files.
+	if err := passable.Mkdir(t.cfg.Dir); err != nil {
 		return "", fmt.Errorf("make testbed directory: %w", err)
+	}
+	if at, err := passable.Blocked(t.cfg.Dir); err != nil || at != "" {
+		return "", errors.Join(fmt.Errorf("make testbed directory %s: guests, which run as libvirt-qemu, cannot pass through %q: use another place, or chmod o+x", t.cfg.Dir, at), err)
 	}
 	if err := t.setUpLANs(ctx); err != nil {
 		return "", err

@@ -15,8 +15,10 @@
 //   - Stop ends libvirtd and not the guests, as a restart in real life does;
 //     KillGuests ends what is left of them, found by their pid files and checked
 //     by their command line.
-//   - No cgroups, no security driver, no mount namespaces of guests, no virtlogd:
-//     each needs a part of the system that a namespace on a shared machine has not.
+//   - Guests run as libvirt-qemu, as on a Debian host, so that a test sees when one
+//     cannot reach its files. Debian's libvirt-daemon-system brings that user.
+//   - No cgroups, no AppArmor, no mount namespaces of guests, no virtlogd: each needs
+//     a part of the system that a namespace on a shared machine has not.
 //   - The first define probes QEMU for seconds. The result can be taken over from
 //     another directory (CapsCacheFrom).
 package libvirtd

@@ -102,6 +102,18 @@ func Start(ctx context.Context, c Config) (*Instance, error) {
 	return i, nil
 }
 
+// kvmScript shows /dev/kvm as Debian's udev makes it, root:kvm 0660, also on a
+// machine without udev. With another mode QEMU and libvirt disagree on whether
+// it can be used, and libvirt then asks QEMU anew, for half a minute, at each start.
+const kvmScript = `if [ -c /dev/kvm ]; then
+mkdir -p "$1/dev"
+mount -t tmpfs -o mode=0755 vcn-dev "$1/dev"
+mknod -m 0660 "$1/dev/kvm" c 10 232
+chgrp kvm "$1/dev/kvm"
+mount --bind "$1/dev/kvm" /dev/kvm
+fi
+`
+
 // command enters the namespaces step by step; each step replaces the one
 // before, so the process we start is libvirtd in the end. A fresh /sys shows
 // the links of the network namespace and not the machine's.
@@ -114,6 +126,7 @@ func command(c Config) *exec.Cmd {
 	for _, b := range bindings {
 		fmt.Fprintf(&script, "mkdir -p %s\nmount --bind \"$1/%s\" %s\n", b[1], b[0], b[1])
 	}
+	script.WriteString(kvmScript)
 	script.WriteString("exec libvirtd --config \"$1/etc/libvirtd.conf\" --pid-file /run/libvirt/libvirtd.pid\n")
 	args := []string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script.String(), "libvirtd", c.Dir}
 	if c.Netns != "" {
@@ -178,10 +191,13 @@ host_uuid = "%s"
 max_clients = 200
 `
 
-const qemuConf = `user = "root"
-group = "root"
-dynamic_ownership = 0
-remember_owner = 0
+// qemuConf runs guests as Debian does: as its own user, who gets the files of a
+// guest from libvirt and needs to reach them by itself. Only what needs the
+// machine's own systemd is switched off.
+const qemuConf = `user = "libvirt-qemu"
+group = "libvirt-qemu"
+dynamic_ownership = 1
+remember_owner = 1
 security_driver = "none"
 cgroup_controllers = [ ]
 namespaces = [ ]

@@ -110,18 +110,19 @@ func (u *Unit) Sync() error {
 		defer u.failMu.Unlock()
 		return fmt.Errorf("sync volume %s: unit has failed: %s", u.cfg.VolumeID, why)
 	}
+	// The kernel tells of lost pages once. A sync that runs beside the one that is
+	// told must not find the pages clean and answer before that one is noted.
+	u.failMu.Lock()
+	defer u.failMu.Unlock()
+	if why := u.Failed(); why != "" {
+		return fmt.Errorf("sync volume %s: unit has failed: %s", u.cfg.VolumeID, why)
+	}
 	err := u.file.Sync()
 	if err == nil {
-		// A sync that ran beside a failed one may have found the pages clean.
-		if why := u.Failed(); why != "" {
-			return fmt.Errorf("sync volume %s: unit has failed: %s", u.cfg.VolumeID, why)
-		}
 		return nil
 	}
 	err = fmt.Errorf("sync volume %s: %w", u.cfg.VolumeID, err)
 	why := err.Error()
-	u.failMu.Lock()
-	defer u.failMu.Unlock()
 	if u.failed.CompareAndSwap(nil, &why) {
 		u.cfg.Log.Error("volume has failed for good: data that was written may be lost", "volume", u.cfg.VolumeID, "err", err)
 		if u.cfg.OnFail != nil {

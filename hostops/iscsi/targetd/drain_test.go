@@ -232,6 +232,30 @@ func TestFailedFlushFailsTheUnitForGood(t *testing.T) {
 	}
 }
 
+// The last flush of a process may fail as well, and is remembered like any other.
+func TestFlushThatFailsAtTheEndIsRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	path := newVolume(t, 1<<20)
+	e := r.publish(testExport("last", path, 1))
+	r.faults(path).Inject(func(op scsi.Op, _, _ int64) error {
+		if op == scsi.OpSync {
+			return syscall.EIO
+		}
+		return nil
+	})
+	done := make(chan struct{})
+	go func() { r.srv.Close(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the target does not close")
+	}
+	if rows, err := loadTable(r.srv.cfg.StateDir); err != nil || rows[e.Volume].Failed == "" {
+		t.Fatalf("the table does not tell of the failure: %+v, %v", rows, err)
+	}
+}
+
 func TestResizeTellsTheInitiator(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -119,12 +119,6 @@ func TestKilledProcessComesBack(t *testing.T) {
 	if err := d.client.Publish(t.Context(), low); !errors.Is(err, hostops.ErrStale) {
 		t.Fatalf("lower generation after the restart: %v, want ErrStale", err)
 	}
-	// A second process on the same state must not start.
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,127.0.0.1:0", processEnv, filepath.Join(d.dir, "s2"), filepath.Join(d.dir, "state")))
-	if out, err := c.CombinedOutput(); err == nil || !bytes.Contains(out, []byte(ErrRunning.Error())) {
-		t.Fatalf("second process: %v, %s", err, out)
-	}
 	if err := d.end(syscall.SIGTERM); err != nil {
 		t.Fatalf("SIGTERM: %v", err)
 	}
@@ -228,4 +222,55 @@ func TestMissingFileHoldsUpNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k2.Close()
+}
+
+// Two owners start a target each, systemd and vcnd: the second serves nothing
+// while the first lives, and takes over when it has drained.
+func TestSecondProcessWaitsAndTakesOver(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	e := testExport("handed", newVolume(t, 1<<20), 3)
+	if err := d.client.Publish(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(d.dir, "state")
+	if held, err := Held(state); err != nil || !held {
+		t.Fatalf("held: %v, %v, want true", held, err)
+	}
+	if held, err := Held(filepath.Join(d.dir, "absent")); err != nil || held {
+		t.Fatalf("held without a state: %v, %v", held, err)
+	}
+	second := &daemon{t: t, dir: d.dir, portal: d.portal}
+	second.start()
+	ended := make(chan error, 1)
+	go func() { ended <- second.cmd.Wait() }()
+	t.Cleanup(func() { _ = second.cmd.Process.Kill() })
+	select {
+	case err := <-ended:
+		t.Fatalf("the second process ended beside the first: %v", err)
+	case <-time.After(10 * lockPoll):
+	}
+	if err := d.end(syscall.SIGTERM); err != nil {
+		t.Fatalf("end of the first: %v", err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		l, err := d.client.List(t.Context())
+		if err == nil && len(l) == 1 && l[0].Volume == e.Volume {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the second process did not take over: %+v, %v", l, err)
+		}
+		time.Sleep(lockPoll)
+	}
+	if err := second.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("SIGTERM of the second: %v", err)
+	}
+	if held, err := Held(state); err != nil || held {
+		t.Errorf("held after both ended: %v, %v", held, err)
+	}
 }

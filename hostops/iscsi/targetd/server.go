@@ -134,8 +134,10 @@ func (s *Server) Close() {
 	s.portal.Close()
 	s.wg.Wait()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for v, x := range s.exports {
+	exports := s.exports
+	s.exports = map[string]*export{}
+	s.mu.Unlock() // a flush that fails is remembered, which locks
+	for v, x := range exports {
 		if x.unit == nil {
 			continue
 		}
@@ -143,14 +145,27 @@ func (s *Server) Close() {
 			s.cfg.Log.Error("volume closed with an error", "volume", v, "err", err)
 		}
 	}
-	clear(s.exports)
 	_ = s.lock.Close()
 }
 
-// Run serves until ctx ends (SIGTERM), then flushes. An error that ends it
-// earlier is returned.
+const lockPoll = 50 * time.Millisecond
+
+// Run serves until ctx ends (SIGTERM), then flushes. While another process
+// holds the state, one that still drains perhaps, it waits to take over. An
+// error that ends it earlier is returned.
 func Run(ctx context.Context, c Config) error {
 	s, err := New(c)
+	for told := false; errors.Is(err, ErrRunning); s, err = New(c) {
+		if !told {
+			c.Log.Info("another target process serves; waiting to take over from it", "state", c.StateDir)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(lockPoll):
+		}
+	}
 	if err != nil {
 		return err
 	}

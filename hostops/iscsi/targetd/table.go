@@ -114,3 +114,18 @@ func lockState(dir string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Held tells whether a target process, one that starts or drains included,
+// holds the state directory now.
+func Held(dir string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(dir, lockName)); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	f, err := lockState(dir)
+	if errors.Is(err, ErrRunning) {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	return false, f.Close()
+}

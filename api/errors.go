@@ -25,7 +25,9 @@ const (
 	CodeWrongCluster Code = "wrong_cluster" // 421: token or certificate of another cluster of hosts
 )
 
-// CodeOf is the code of an answer that carries none but its HTTP status.
+// CodeOf is the code of an answer that carries none but its HTTP status. The
+// statuses are numbers here: fsm uses this package, and nothing that fsm uses
+// may reach the network, which net/http would.
 func CodeOf(status int) Code {
 	switch status {
 	case 400, 405, 406, 415, 422:

@@ -74,11 +74,6 @@ func (s *survey) merge(objects []Object) {
 	for _, o := range objects {
 		s.made(fresh[string(key(o.Kind, o.ID))])
 	}
-	defer func() {
-		for _, o := range objects {
-			s.found(o)
-		}
-	}()
 	for _, old := range all(scan[objectRow](t.reader, tabObjects, "id", key(s.host))) {
 		k := string(key(old.Kind, old.ID))
 		now, kept := fresh[k]
@@ -98,6 +93,9 @@ func (s *survey) merge(objects []Object) {
 	for _, now := range rest {
 		t.put(tabObjects, now)
 		s.changed(nil, now)
+	}
+	for _, o := range objects {
+		s.found(o)
 	}
 }
 

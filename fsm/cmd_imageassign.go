@@ -18,13 +18,13 @@ func (c ImageAssign) apply(t *tx) error {
 	if !ok {
 		return fmt.Errorf("image %q: %w", c.Recipe, ErrNotFound)
 	}
-	name := "nobody"
+	what := "is given up until it is wanted again"
 	if c.Builder != "" {
 		h, err := t.host(c.Builder)
 		if err != nil {
 			return err
 		}
-		name = h.Name
+		what = "is to be built by " + h.Name
 	}
 	if old.Digest != "" && len(t.sources(old, "", 1)) > 0 {
 		return fmt.Errorf("image %q is built: %w", c.Recipe, ErrState)
@@ -42,7 +42,7 @@ func (c ImageAssign) apply(t *tx) error {
 		}
 	}
 	if have := t.sources(&img, "", 1); len(have) == 0 || !t.findImage(have[0], c.Recipe) {
-		t.event("", c.Builder, "image.assigned", "image of %s (%s) is to be built by %s", img.Appliance, img.Recipe, name)
+		t.event("", c.Builder, "image.assigned", "image of %s (%s) %s", img.Appliance, img.Recipe, what)
 	}
 	t.imageChanged(c.Recipe)
 	return nil

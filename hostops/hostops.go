@@ -21,6 +21,8 @@ var (
 	ErrBusy = errors.New("busy")
 	// ErrStale: a newer generation is here than the one asked for.
 	ErrStale = errors.New("a newer generation is here")
+	// ErrDenied: the other side refuses this host.
+	ErrDenied = errors.New("access denied")
 	// ErrInvalid: the specification cannot be met by any host.
 	ErrInvalid = errors.New("invalid specification")
 )
@@ -145,6 +147,9 @@ type VolumeSpec struct {
 	ID        string // immutable, a-z 0-9 '-'
 	SizeBytes int64
 	Base      string // path of the image to clone; empty for a blank volume
+	// Image names Base's content: two volumes with the same Image may share its
+	// blocks. The image's digest, a-z 0-9 '-'; empty means that nothing is shared.
+	Image string
 }
 
 // Volume is an observed volume of ours.
@@ -211,6 +216,29 @@ type Targets interface {
 	List(ctx context.Context) ([]ExportStatus, error)
 	// Resize tells initiators that the volume's file has grown.
 	Resize(ctx context.Context, volume string) error
+}
+
+// Attachment is a unit of another host that is a block device of this one.
+type Attachment struct {
+	IQN    string
+	Portal netip.AddrPort
+	Path   string // block device; empty while there is none
+	Detail string // for people: why it cannot be used now, or nothing
+}
+
+// Initiators attaches units with the kernel's own initiator, so that a guest's
+// hypervisor needs none.
+type Initiators interface {
+	// Attach logs in and returns the block device's path, which stays the same
+	// while the session is lost and found. The same access again is left alone;
+	// another portal or secret replaces the session. While the target is away
+	// I/O waits, for ever: no error reaches a guest. Errors: ErrInvalid,
+	// ErrDenied, and ErrForeign for a session that is not ours.
+	Attach(ctx context.Context, d ISCSIDisk) (path string, err error)
+	// Detach ends the session and forgets its secret; what was not written is
+	// lost if the target does not answer. What a guest uses is ErrBusy.
+	Detach(ctx context.Context, iqn string) error
+	List(ctx context.Context) ([]Attachment, error)
 }
 
 // BuildSpec asks for one image.

@@ -24,6 +24,9 @@ const (
 // file names, link aliases, XML and IQNs without quoting.
 var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 
+// imagePattern is what names the content of an image: a digest in hexadecimal.
+var imagePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+
 // chapUserPattern is what libvirt's schema takes as the user of a disk.
 var chapUserPattern = regexp.MustCompile(`^[a-zA-Z0-9_+-]*$`)
 
@@ -148,6 +151,12 @@ func (s VolumeSpec) Validate() error {
 	}
 	if s.Base != "" && !filepath.IsAbs(s.Base) {
 		return fmt.Errorf("volume %s: base %q is not absolute: %w", s.ID, s.Base, ErrInvalid)
+	}
+	if s.Image != "" && s.Base == "" {
+		return fmt.Errorf("volume %s: image %q without a base: %w", s.ID, s.Image, ErrInvalid)
+	}
+	if s.Image != "" && !imagePattern.MatchString(s.Image) {
+		return fmt.Errorf("volume %s: image %q: want 1-64 of a-z 0-9 '-': %w", s.ID, s.Image, ErrInvalid)
 	}
 	return nil
 }

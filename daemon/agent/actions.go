@@ -51,7 +51,7 @@ func removeNetwork(vlan int) runFunc {
 // nothing else to do between the two.
 func makeVolume(v fsm.VolumeWork, base string) runFunc {
 	return func(ctx context.Context, a *Agent, progress func(string)) error {
-		got, err := a.cfg.Volumes.Ensure(ctx, hostops.VolumeSpec{ID: v.ID, SizeBytes: v.SizeBytes, Base: base})
+		got, err := a.cfg.Volumes.Ensure(ctx, hostops.VolumeSpec{ID: v.ID, SizeBytes: v.SizeBytes, Base: base, Image: v.ImageDigest})
 		if err != nil {
 			return fmt.Errorf("make volume %s: %w", v.ID, err)
 		}

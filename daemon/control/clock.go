@@ -16,8 +16,8 @@ const (
 	// being asked about. Hosts register every minute, so where hosts live the
 	// state's clock is at most minutes behind.
 	clockJumpMax = 10 * time.Minute
-	// clockAgreeWithin is how far apart clocks that agree may be: hosts say theirs
-	// every few seconds, and gossip takes as long again.
+	// clockAgreeWithin is how far apart clocks that agree may be: the age of what
+	// a host last said is known, the time that gossip took to carry it is not.
 	clockAgreeWithin = time.Minute
 	// clockAloneAfter is how long a single voter waits for the other hosts
 	// to show up before it believes its own clock.
@@ -107,12 +107,18 @@ func (c *clock) complain() bool {
 	return true
 }
 
-// now is the time of planning and of commands.
-func (c *Control) now() time.Time {
+// believed is the time, and whether it is the wall clock's. Doubts are logged.
+func (c *Control) believed() (time.Time, bool) {
 	now, err := c.clock.now()
 	if err != nil && c.clock.complain() {
 		c.cfg.Log.Error("the clock is not believed", "err", err)
 	}
+	return now, err == nil
+}
+
+// now is the time of planning and of commands.
+func (c *Control) now() time.Time {
+	now, _ := c.believed()
 	return now
 }
 

@@ -29,11 +29,10 @@ func (c *Control) runClockwork(ctx context.Context) error {
 		at, ok := v.NextDeadline()
 		// Apply's time is max(state clock + 1 ns, wall): a deadline that the
 		// state's clock has passed already is due whatever the wall says.
-		now, doubt := c.clock.now()
+		now, believed := c.believed()
 		wait := clockSleepMax
-		if doubt != nil {
+		if !believed {
 			wait = clockDoubtEvery
-			c.now() // complains
 		}
 		if ok {
 			wait = min(max(at.Sub(now), 0), wait)

@@ -40,7 +40,8 @@ type Member struct {
 	HostID string
 	Status string // alive, suspect, dead, left
 	Gossip string // ip:port
-	// Wall is its wall clock as it last said, some seconds old; zero if unknown.
+	// Wall is what its wall clock shows now, by what it last said of it and when;
+	// zero if unknown.
 	Wall time.Time
 }
 

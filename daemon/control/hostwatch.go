@@ -9,8 +9,8 @@ import (
 
 const (
 	// deadAfter is how long gossip must say that a host is dead, suspect or
-	// unknown before the state says so. A host's restart takes a few seconds,
-	// and a dead host's nodes are started elsewhere: too soon costs more than too late.
+	// unknown before the state says so. A host's restart takes a few seconds, and
+	// is no reason to call its nodes lost and their clusters degraded.
 	deadAfter = 15 * time.Second
 	// aliveAfter is how long it must be alive again.
 	aliveAfter = time.Second

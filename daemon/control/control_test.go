@@ -452,3 +452,30 @@ func TestNoSecretInDryRun(t *testing.T) {
 		t.Errorf("the plan has a secret in it: %s", b)
 	}
 }
+
+// An 802.1Q link and a VXLAN link do not meet.
+func TestHostWithAnotherNetworkDriverGetsNothing(t *testing.T) {
+	r := controltest.New(t, controltest.Options{Hosts: 6})
+	odd, _ := r.FSM.View().Host(controltest.HostID(1))
+	odd.Network = "vlan"
+	r.Apply(fsm.HostRegister{Host: odd})
+	for _, n := range reserve(t, r, controltest.Spec("lab", 12)).Nodes {
+		if n.Host == odd.ID {
+			t.Errorf("node %s is on the one host with driver vlan", n.Name)
+		}
+	}
+	for i := range 6 {
+		h, _ := r.FSM.View().Host(controltest.HostID(i))
+		h.Network = "vlan"
+		if i == 0 { // the gateway that has not been told yet
+			h.Network = "vxlan"
+		}
+		r.Apply(fsm.HostRegister{Host: h})
+	}
+	spec := controltest.Spec("second", 1)
+	spec.Workers[0].Count = 80
+	_, err := r.Control.Reserve(t.Context(), spec, "", "op", "")
+	if p := problem(t, err, api.CodeNoFit); !strings.Contains(strings.Join(p.Reasons, "\n"), "its network driver is vxlan and that of most hosts is vlan") {
+		t.Errorf("reasons %q", p.Reasons)
+	}
+}

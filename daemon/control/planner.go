@@ -197,32 +197,6 @@ func (p *planner) assign(v *fsm.View, r *fsm.Reservation, volumes []fsm.Volume, 
 	return plan.Bookings(request), nil
 }
 
-// placeHosts is every host as placement sees it.
-func placeHosts(v *fsm.View) []placement.Host {
-	var out []placement.Host
-	for _, h := range v.Hosts() {
-		out = append(out, placement.Host{
-			ID: h.ID, Name: h.Name, FailureDomain: h.FailureDomain,
-			Gateway: slices.Contains(h.Classes, api.ClassGateway),
-			Compute: slices.Contains(h.Classes, api.ClassCompute),
-			Storage: slices.Contains(h.Classes, api.ClassStorage),
-			CPUs:    h.CPUs, MemoryBytes: h.MemoryBytes, StorageBytes: h.StorageBytes,
-			Unusable: unusable(h),
-		})
-	}
-	return out
-}
-
-func unusable(h fsm.Host) string {
-	switch {
-	case h.Cordoned != "":
-		return "cordoned: " + h.Cordoned
-	case h.Status != fsm.HostAlive:
-		return h.Status
-	}
-	return ""
-}
-
 func noFit(err error) error {
 	var nf *placement.NoFit
 	if !errors.As(err, &nf) {

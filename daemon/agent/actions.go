@@ -167,7 +167,7 @@ func (a *Agent) nodeFiles(reservation, node string) (dir, console string) {
 func startNode(n fsm.NodeWork, c fsm.ClusterWork, s seen) runFunc {
 	image := s.images[n.ImageDigest]
 	volume := s.volumes[n.Volume]
-	return func(ctx context.Context, a *Agent, _ func(string)) error {
+	return func(ctx context.Context, a *Agent, progress func(string)) error {
 		dir, console := a.nodeFiles(n.Reservation, n.Node)
 		// QEMU, which is not root, passes through both to the seed.
 		for _, d := range []string{filepath.Dir(dir), dir} {
@@ -195,6 +195,15 @@ func startNode(n fsm.NodeWork, c fsm.ClusterWork, s seen) runFunc {
 		if spec.Disk, err = nodeDisk(n, volume, a.cfg.HostID); err != nil {
 			return err
 		}
+		if spec.Disk.ISCSI != nil && a.cfg.Initiators != nil {
+			progress("attaching its disk")
+			path, err := a.attachDisk(ctx, n, s, dir, *spec.Disk.ISCSI)
+			if err != nil {
+				return fmt.Errorf("attach disk of node %s: %w", n.Node, err)
+			}
+			spec.Disk = hostops.Disk{Path: path}
+			progress("starting")
+		}
 		if err := a.cfg.Domains.Ensure(ctx, spec); err != nil {
 			return fmt.Errorf("start node %s: %w", n.Node, err)
 		}
@@ -219,10 +228,10 @@ func nodeDisk(n fsm.NodeWork, local hostops.Volume, host string) (hostops.Disk, 
 
 func removeNode(reservation, node string) runFunc {
 	return func(ctx context.Context, a *Agent, _ func(string)) error {
-		if err := a.cfg.Domains.Remove(ctx, reservation, node); err != nil {
+		dir, _ := a.nodeFiles(reservation, node)
+		if err := a.removeDomain(ctx, reservation, node, dir); err != nil {
 			return fmt.Errorf("remove node %s: %w", node, err)
 		}
-		dir, _ := a.nodeFiles(reservation, node)
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove files of node %s: %w", node, err)
 		}

@@ -49,8 +49,11 @@ type Config struct {
 	Networks    hostops.Networks
 	Volumes     hostops.Volumes
 	Targets     hostops.Targets
-	Images      hostops.Images
-	Log         *slog.Logger
+	// Initiators attaches disks of other hosts to this one; nil leaves that to
+	// each node's hypervisor.
+	Initiators hostops.Initiators
+	Images     hostops.Images
+	Log        *slog.Logger
 	// OnImages is called when the list of whole images here may have changed.
 	OnImages func(digests []string)
 }
@@ -88,8 +91,9 @@ type Agent struct {
 	served map[string]string // volume to digest of what was last published
 	ranAt  map[string]time.Time
 	wg     sync.WaitGroup
-	sawAt  time.Time              // when the host was last observed; at first, the start
-	slots  map[bool]chan struct{} // of long steps, and of the others
+	sawAt  time.Time     // when the host was last observed; at first, the start
+	slots  chan struct{} // taken by short steps while they run
+	longs  chan struct{} // taken by long ones
 }
 
 // step is the work on one object.
@@ -115,7 +119,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1),
 		steps: map[string]*step{}, netted: map[int]string{}, served: map[string]string{},
-		ranAt: map[string]time.Time{}, sawAt: time.Now(), slots: map[bool]chan struct{}{false: make(chan struct{}, stepsRunningMax), true: make(chan struct{}, longRunningMax)},
+		ranAt: map[string]time.Time{}, sawAt: time.Now(), slots: make(chan struct{}, stepsRunningMax), longs: make(chan struct{}, longRunningMax),
 	}
 	for _, d := range []string{cfg.DataDir, a.nodesDir()} {
 		if err := passable.Mkdir(d); err != nil {
@@ -273,6 +277,7 @@ func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
 		assign: as, live: live, seen: seen, now: now,
 		netted: a.netted, served: a.served, ranAt: a.ranAt,
 		workerDelay: a.cfg.WorkerDelay, storage: a.cfg.Volumes != nil,
+		attaches: a.cfg.Initiators != nil,
 	})
 	next := a.dispatch(ctx, acts, now)
 	objects := describe(acts, a.steps, ranBefore)
@@ -335,9 +340,9 @@ func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time
 
 // start runs one action in a goroutine. The caller holds a.mu.
 func (a *Agent) start(ctx context.Context, s *step, act action) {
-	limit, slots := stepTimeMax, a.slots[act.long]
+	limit, slots := stepTimeMax, a.slots
 	if act.long {
-		limit = longStepTimeMax
+		limit, slots = longStepTimeMax, a.longs
 	}
 	if time.Since(s.next) > 2*retryMax {
 		s.tries = 0 // it was due long ago and not wanted: this is another matter

@@ -129,6 +129,8 @@ type rig struct {
 	done    chan struct{}
 	image   hostops.Image
 	agent   *Agent // of the last start
+	// initiators is nil where the hypervisor's own initiator is used.
+	initiators hostops.Initiators
 }
 
 const volumeID = "v-1"
@@ -153,6 +155,7 @@ func (r *rig) start() {
 		HostID: "h1", DataDir: r.dir, PublicBridge: "br-pub", GuestMTU: 1450, Source: r.peer, Catalog: r.catalog,
 		Domains: r.host.Domains(), Networks: r.host.Networks(), Volumes: r.host.Volumes(),
 		Targets: r.host.Targets(), Images: r.host.Images(), WorkerDelay: 4 * time.Second,
+		Initiators: r.initiators,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -38,6 +38,7 @@ type diffInput struct {
 	ranAt       map[string]time.Time // when a node was first told to run; diff adds to it
 	workerDelay time.Duration
 	storage     bool
+	attaches    bool // disks of other hosts are attached by this host's kernel
 }
 
 // diff compares what is assigned with what is seen and returns one action for
@@ -50,6 +51,7 @@ func diff(in diffInput) []action {
 		acts = append(acts, diffVolumes(in)...)
 	}
 	acts = append(acts, diffNodes(in)...)
+	acts = append(acts, diffDisks(in)...)
 	slices.SortFunc(acts, func(a, b action) int { return cmp.Compare(a.key, b.key) })
 	return acts
 }

@@ -15,9 +15,11 @@ type seen struct {
 	networks map[int]hostops.Network
 	volumes  map[string]hostops.Volume
 	exports  map[string]hostops.ExportStatus
-	images   map[string]hostops.Image // by digest
-	recipes  map[string]string        // recipe to digest of a whole image
-	files    map[string]bool          // by nodeKey: seed and console log are here
+	images   map[string]hostops.Image      // by digest
+	recipes  map[string]string             // recipe to digest of a whole image
+	files    map[string]bool               // by nodeKey: seed and console log are here
+	attached map[string]hostops.Attachment // by IQN
+	disks    map[string]string             // by nodeKey: IQN of the disk it was given
 }
 
 // observe reads the host. Any part that cannot be read whole makes the round
@@ -27,6 +29,7 @@ func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 		domains: map[string]hostops.Domain{}, networks: map[int]hostops.Network{},
 		volumes: map[string]hostops.Volume{}, exports: map[string]hostops.ExportStatus{},
 		images: map[string]hostops.Image{}, recipes: map[string]string{}, files: map[string]bool{},
+		attached: map[string]hostops.Attachment{}, disks: map[string]string{},
 	}
 	domains, err := c.Domains.List(ctx)
 	if err != nil {
@@ -40,7 +43,20 @@ func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 		return s, fmt.Errorf("list files of nodes: %w", err)
 	}
 	for _, d := range dirs {
-		s.files[nodeKey(filepath.Base(filepath.Dir(d)), filepath.Base(d))] = true
+		key := nodeKey(filepath.Base(filepath.Dir(d)), filepath.Base(d))
+		s.files[key] = true
+		if s.disks[key], err = readDisk(d); err != nil {
+			return s, err
+		}
+	}
+	if c.Initiators != nil {
+		attached, err := c.Initiators.List(ctx)
+		if err != nil {
+			return s, fmt.Errorf("list attached disks: %w", err)
+		}
+		for _, at := range attached {
+			s.attached[at.IQN] = at
+		}
 	}
 	networks, err := c.Networks.List(ctx)
 	if err != nil {

@@ -19,7 +19,7 @@ func describe(acts []action, steps map[string]*step, ranBefore []fsm.Object) []f
 	have := map[string]bool{}
 	add := func(o fsm.Object) {
 		key := o.Kind + "/" + o.ID + "/" + o.Digest
-		if !have[key] {
+		if o.Kind != "" && !have[key] {
 			have[key] = true
 			out = append(out, o)
 		}
@@ -40,7 +40,7 @@ func describe(acts []action, steps map[string]*step, ranBefore []fsm.Object) []f
 		add(o)
 	}
 	for _, s := range steps {
-		if s.running && s.object.Kind != "" {
+		if s.running {
 			add(s.object)
 		}
 	}

@@ -1,7 +1,7 @@
 // Package fake is a fake host: all of hostops in memory, with state, faults
 // and delays. Agents, simulations and demonstrations run against it.
 //
-//	New(Config) ─▶ Host ─▶ Domains Networks Volumes Targets Images
+//	New(Config) ─▶ Host ─▶ Domains Networks Volumes Targets Initiators Images
 //	                └ knobs: Fail, Delay, Hang, Heal; Crash, PowerOff, Pause, Reboot, …
 //	hosts that share a Fabric check each other's iSCSI exports
 //
@@ -19,5 +19,6 @@
 //   - With a Fabric, a guest's initiator logs in when it starts, and a guest whose
 //     session is cut stops on an I/O error at once; a real one stops at its next
 //     write. So a simulation that starts a node before the old generation is
-//     fenced sees the old guest go down, as it would.
+//     fenced sees the old guest go down, as it would. A guest on a device that
+//     Initiators attached waits instead.
 package fake

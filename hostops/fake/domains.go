@@ -17,6 +17,7 @@ type domain struct {
 	seen    hostops.Domain
 	foreign bool
 	ready   *time.Timer
+	device  int // which attachment its disk was when it started; 0: none
 }
 
 func (d *domain) halt() {
@@ -66,7 +67,8 @@ func (f domains) Ensure(ctx context.Context, s hostops.DomainSpec) error {
 	case d != nil && d.spec.Generation > s.Generation:
 		return fmt.Errorf("ensure domain %s: generation %d, here is %d: %w", k, s.Generation, d.spec.Generation, hostops.ErrStale)
 	case d != nil && d.up() && d.spec.Generation == s.Generation:
-		if d.seen.State == hostops.DomainPaused {
+		// Whose device is gone stays as it is: its hypervisor holds the old one.
+		if d.seen.State == hostops.DomainPaused && d.device == h.deviceOf(d.spec.Disk.Path) {
 			d.seen.State, d.seen.Detail = hostops.DomainRunning, ""
 			h.bootTimer(k, d)
 			h.changed()
@@ -78,7 +80,7 @@ func (f domains) Ensure(ctx context.Context, s hostops.DomainSpec) error {
 	d = &domain{spec: s, seen: hostops.Domain{
 		Reservation: s.Reservation, Node: s.Node, Generation: s.Generation,
 		State: hostops.DomainRunning, Started: time.Now(),
-	}}
+	}, device: h.deviceOf(s.Disk.Path)}
 	h.domains[k] = d
 	h.bootTimer(k, d)
 	h.changed()
@@ -88,6 +90,9 @@ func (f domains) Ensure(ctx context.Context, s hostops.DomainSpec) error {
 // login is what the guest's initiator does before the start: a refusal keeps
 // the guest from starting, unless it is already up in this generation.
 func (f domains) login(s hostops.DomainSpec) error {
+	if f.h.noDevice(s.Disk.Path) {
+		return fmt.Errorf("open %s: %w", s.Disk.Path, hostops.ErrNotFound)
+	}
 	if s.Disk.ISCSI == nil || f.h.cfg.Fabric == nil {
 		return nil
 	}
@@ -284,6 +289,7 @@ func (h *Host) Reboot() {
 	}
 	clear(h.networks)
 	clear(h.exports)
+	h.loseSessions()
 	h.changed()
 	h.mu.Unlock()
 	h.cfg.Fabric.settle()

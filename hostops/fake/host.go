@@ -51,10 +51,15 @@ type Host struct {
 	volumes  map[string]hostops.Volume
 	exports  map[string]*export
 	images   map[string]*image
+	attached map[string]*attachment // by target
+	opened   map[string]int         // devices that somebody else has open
+	devices  int                    // how many have been attached
 	watchers map[chan struct{}]struct{}
 	closed   bool
-	done     chan struct{} // closed with the host
-	building chan struct{} // holds one token: one build at a time
+	// storageCut: no target can be reached from here.
+	storageCut bool
+	done       chan struct{} // closed with the host
+	building   chan struct{} // holds one token: one build at a time
 }
 
 // New makes an empty host.

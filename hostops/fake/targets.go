@@ -132,7 +132,7 @@ func (h *Host) login(d hostops.ISCSIDisk) (found bool, err error) {
 			}
 			return true, nil
 		}
-		return true, fmt.Errorf("log in to %s as %s: access denied", d.IQN, d.Initiator)
+		return true, fmt.Errorf("log in to %s as %s: %w", d.IQN, d.Initiator, hostops.ErrDenied)
 	}
 	return false, nil
 }

@@ -16,6 +16,9 @@ type NetworksEnv struct {
 	Foreign func(t *testing.T, vlan int)
 	// Break damages a network so that it is no longer healthy.
 	Break func(t *testing.T, vlan int)
+	// Damages are more ways to break one, by name. Each must be seen by List and
+	// repaired by Ensure, or the agent would never know of it.
+	Damages map[string]func(t *testing.T, vlan int)
 }
 
 // TestNetworks checks the contract of hostops.Networks.
@@ -27,6 +30,7 @@ func TestNetworks(t *testing.T, factory func(t *testing.T) NetworksEnv) {
 		{"the driver says its name and why", networkDriver},
 		{"ensure makes, and again changes nothing", networkEnsure},
 		{"damage is seen and repaired", networkRepair},
+		{"every kind of damage is seen and repaired", networkDamages},
 		{"remove leaves nothing, twice", networkRemove},
 		{"foreign links are left alone", networkForeign},
 		{"a VLAN is never taken from another reservation", networkTaken},
@@ -102,6 +106,26 @@ func networkRepair(t *testing.T, ctx context.Context, e NetworksEnv) {
 		t.Errorf("damaged: %+v", n)
 	}
 	ensureNetwork(t, ctx, e, networkSpec(20))
+}
+
+func networkDamages(t *testing.T, ctx context.Context, e NetworksEnv) {
+	ensureNetwork(t, ctx, e, networkSpec(20))
+	ensureNetwork(t, ctx, e, networkSpec(21))
+	for name, damage := range e.Damages {
+		damage(t, 20)
+		if n := network(t, ctx, e, 20); n == nil || n.Healthy || n.Detail == "" {
+			t.Errorf("%s: not seen: %+v", name, n)
+		}
+		if _, err := e.Networks.Ensure(ctx, networkSpec(20)); err != nil {
+			t.Errorf("%s: Ensure: %v", name, err)
+		}
+		if n := network(t, ctx, e, 20); n == nil || !n.Healthy {
+			t.Errorf("%s: not repaired: %+v", name, n)
+		}
+		if n := network(t, ctx, e, 21); n == nil || !n.Healthy {
+			t.Fatalf("%s: another network was touched: %+v", name, n)
+		}
+	}
 }
 
 func networkRemove(t *testing.T, ctx context.Context, e NetworksEnv) {

@@ -52,6 +52,63 @@ func probe(h *nl.Handle, u underlay) error {
 	return del(h, l)
 }
 
+// kernelCan is what the kernel can do against tagged frames of guests.
+type kernelCan struct {
+	// filterWhy says why bridges cannot filter by VLAN; empty if they can.
+	filterWhy string
+	// guardWhy says why links cannot be guarded; empty if they can.
+	guardWhy    string
+	tags, hosts *guard
+}
+
+func (c kernelCan) String() string {
+	switch {
+	case c.guardWhy == "" && c.filterWhy == "":
+		return "tagged frames of guests are dropped where they come in"
+	case c.guardWhy == "":
+		return "tagged frames of guests are dropped where they would leave the host (" + c.filterWhy + ")"
+	case c.filterWhy == "":
+		return "tagged frames of guests are dropped where they come in, unless they have two tags (" + c.guardWhy + ")"
+	}
+	return "tagged frames of guests are not dropped (" + c.filterWhy + "; " + c.guardWhy + ")"
+}
+
+// probeKernel tries bridges and guards in a network namespace that goes away
+// with them.
+func probeKernel() (kernelCan, error) {
+	c := kernelCan{tags: newTagGuard(), hosts: newHostGuard()}
+	err := inNewNetns(func(h *nl.Handle) error {
+		on, attrs := true, nl.NewLinkAttrs()
+		attrs.Name = probeName
+		err := h.LinkAdd(&nl.Bridge{LinkAttrs: attrs, VlanFiltering: &on})
+		if err == nil { // a kernel may also take the attribute and forget it
+			l, readErr := link(h, probeName)
+			if b, ok := l.(*nl.Bridge); readErr != nil || !ok || !isSet(b.VlanFiltering, true) {
+				err = errors.Join(readErr, unix.EOPNOTSUPP)
+			}
+		} else if addErr := h.LinkAdd(&nl.Bridge{LinkAttrs: attrs}); addErr != nil {
+			return fmt.Errorf("add bridge: %w", addErr)
+		}
+		if err != nil {
+			c.filterWhy = fmt.Sprintf("the kernel's bridges do not filter by VLAN: %v", err)
+		}
+		l, err := link(h, probeName)
+		if err != nil || l == nil {
+			return fmt.Errorf("read bridge: %w", errors.Join(err, hostops.ErrNotFound))
+		}
+		for _, g := range []*guard{c.tags, c.hosts} {
+			if err = errors.Join(g.learn(), g.ensure(h, l)); err != nil {
+				c.guardWhy = fmt.Sprintf("the kernel takes no filter on a link: %v", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return kernelCan{}, fmt.Errorf("try what the kernel can: %w", err)
+	}
+	return c, nil
+}
+
 type choice struct{ driver, why string }
 
 // verdict turns the outcome of the probe into a choice.

@@ -46,6 +46,21 @@ func inNetns(path string, do func(*nl.Handle) error) error {
 	return <-result
 }
 
+// inNewNetns runs do in a network namespace of its own, which goes away
+// afterwards, with everything that was made in it.
+func inNewNetns(do func(*nl.Handle) error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked, as above
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("make network namespace: %w", err)
+			return
+		}
+		result <- withHandle(do)
+	}()
+	return <-result
+}
+
 func withHandle(do func(*nl.Handle) error) error {
 	h, err := nl.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	nl "github.com/vishvananda/netlink"
@@ -82,7 +81,8 @@ func (d *Driver) desiredPort(s hostops.NetworkSpec, u underlay) nl.Link {
 	attrs.Group = linkGroup
 	if d.driver == VLAN {
 		attrs.ParentIndex = u.index
-		return &nl.Vlan{LinkAttrs: attrs, VlanId: s.VLAN, VlanProtocol: nl.VLAN_PROTOCOL_8021Q}
+		reorder := true // takes the tag out of frames that come in
+		return &nl.Vlan{LinkAttrs: attrs, VlanId: s.VLAN, VlanProtocol: nl.VLAN_PROTOCOL_8021Q, ReorderHdr: &reorder}
 	}
 	return &nl.Vxlan{
 		LinkAttrs:    attrs,
@@ -132,8 +132,16 @@ func portDiffers(have, want nl.Link) string {
 			return fmt.Sprintf("VLAN %d, not %d", h.VlanId, w.VlanId)
 		case h.VlanProtocol != w.VlanProtocol:
 			return fmt.Sprintf("protocol %s, not %s", h.VlanProtocol, w.VlanProtocol)
+		case h.NetNsID >= 0:
+			return "on a link of another network namespace"
 		case h.ParentIndex != w.ParentIndex:
 			return fmt.Sprintf("on link %d, not %d", h.ParentIndex, w.ParentIndex)
+		case !isSet(h.ReorderHdr, true): // a link without any flag shows none
+			return "it leaves tags in the frames"
+		case isSet(h.LooseBinding, true):
+			return "it does not follow its underlay"
+		case isSet(h.Gvrp, true) || isSet(h.Mvrp, true):
+			return "it announces its VLAN to switches"
 		}
 	case *nl.Vxlan:
 		h := have.(*nl.Vxlan)
@@ -154,6 +162,8 @@ func portDiffers(have, want nl.Link) string {
 	}
 	return ""
 }
+
+func isSet(have *bool, to bool) bool { return have != nil && *have == to }
 
 // zeroMAC is the forwarding entry for frames that go to everybody.
 var zeroMAC = net.HardwareAddr{0, 0, 0, 0, 0, 0}
@@ -188,84 +198,4 @@ func fdbDiff(have []nl.Neigh, peers []netip.Addr, local netip.Addr) (add []netip
 	}
 	slices.SortFunc(add, netip.Addr.Compare)
 	return add, remove
-}
-
-// vlanOf reads the VLAN out of a bridge's or port's name.
-func vlanOf(name string) (vlan int, bridge, ok bool) {
-	for _, prefix := range []string{hostops.Mark + "b", hostops.Mark + "v"} {
-		digits, cut := strings.CutPrefix(name, prefix)
-		if !cut {
-			continue
-		}
-		vlan, err := strconv.Atoi(digits)
-		if err != nil || hostops.CheckVLAN(vlan) != nil || strconv.Itoa(vlan) != digits {
-			continue
-		}
-		return vlan, prefix == hostops.Mark+"b", true
-	}
-	return 0, false, false
-}
-
-// summarize turns all links of a host into the networks of ours among them.
-func (m mark) summarize(links []nl.Link) []hostops.Network {
-	type pair struct{ bridge, port nl.Link }
-	found := map[int]*pair{}
-	for _, l := range links {
-		vlan, bridge, ok := vlanOf(l.Attrs().Name)
-		if !ok || m.whose(l, "") == ownerForeign {
-			continue
-		}
-		p := found[vlan]
-		if p == nil {
-			p = &pair{}
-			found[vlan] = p
-		}
-		if bridge {
-			p.bridge = l
-		} else {
-			p.port = l
-		}
-	}
-	var out []hostops.Network
-	for vlan, p := range found {
-		n := hostops.Network{VLAN: vlan, Bridge: hostops.BridgeName(vlan)}
-		n.Reservation, n.Detail = m.judge(p.bridge, p.port)
-		n.Healthy = n.Detail == ""
-		out = append(out, n)
-	}
-	slices.SortFunc(out, func(a, b hostops.Network) int { return a.VLAN - b.VLAN })
-	return out
-}
-
-// judge says whose network it is and what is wrong with it.
-func (m mark) judge(bridge, port nl.Link) (reservation, detail string) {
-	for _, l := range []nl.Link{port, bridge} { // the bridge's word counts
-		if l == nil {
-			continue
-		}
-		if r, ok := strings.CutPrefix(l.Attrs().Alias, string(m)); ok {
-			reservation = r
-		}
-	}
-	switch {
-	case bridge == nil:
-		return reservation, "the bridge is missing"
-	case port == nil:
-		return reservation, "the port to the other hosts is missing"
-	case bridge.Attrs().Alias == "" || port.Attrs().Alias == "":
-		return reservation, "half-made"
-	case bridge.Attrs().Alias != port.Attrs().Alias:
-		return reservation, "bridge and port belong to different reservations"
-	case bridge.Type() != "bridge":
-		return reservation, "the bridge is a " + bridge.Type() + " link"
-	case port.Attrs().MasterIndex != bridge.Attrs().Index:
-		return reservation, "the port is not on the bridge"
-	case bridge.Attrs().Flags&net.FlagUp == 0:
-		return reservation, "the bridge is down"
-	case port.Attrs().Flags&net.FlagUp == 0:
-		return reservation, "the port is down"
-	case port.Attrs().OperState == nl.OperDown || port.Attrs().OperState == nl.OperLowerLayerDown:
-		return reservation, "the underlay is down"
-	}
-	return reservation, ""
 }

@@ -2,7 +2,6 @@ package netlink
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -92,6 +91,7 @@ func TestPortDiffers(t *testing.T) {
 		change(l)
 		return l
 	}
+	on := true
 	wantVLAN, wantVXLAN := vlan(func(*nl.Vlan) {}), vxlan(func(*nl.Vxlan) {})
 	for _, same := range [][2]nl.Link{{wantVLAN, vlan(func(*nl.Vlan) {})}, {wantVXLAN, vxlan(func(l *nl.Vxlan) { l.MTU = 9 })}} {
 		if why := portDiffers(same[1], same[0]); why != "" {
@@ -102,6 +102,11 @@ func TestPortDiffers(t *testing.T) {
 		"kind":      {wantVLAN, wantVXLAN},
 		"VLAN":      {wantVLAN, vlan(func(l *nl.Vlan) { l.VlanId = 21 })},
 		"802.1ad":   {wantVLAN, vlan(func(l *nl.Vlan) { l.VlanProtocol = nl.VLAN_PROTOCOL_8021AD })},
+		"namespace": {wantVLAN, vlan(func(l *nl.Vlan) { l.NetNsID = 3 })},
+		"reorder":   {wantVLAN, vlan(func(l *nl.Vlan) { l.ReorderHdr = nil })},
+		"loose":     {wantVLAN, vlan(func(l *nl.Vlan) { l.LooseBinding = &on })},
+		"GVRP":      {wantVLAN, vlan(func(l *nl.Vlan) { l.Gvrp = &on })},
+		"MVRP":      {wantVLAN, vlan(func(l *nl.Vlan) { l.Mvrp = &on })},
 		"parent":    {wantVLAN, vlan(func(l *nl.Vlan) { l.ParentIndex = 8 })},
 		"VNI":       {wantVXLAN, vxlan(func(l *nl.Vxlan) { l.VxlanId++ })},
 		"underlay":  {wantVXLAN, vxlan(func(l *nl.Vxlan) { l.VtepDevIndex = 8 })},
@@ -137,50 +142,6 @@ func TestFDBDiff(t *testing.T) {
 	// A guest learned behind a peer is no flood entry.
 	if add, _ := fdbDiff(have[1:2], []netip.Addr{b}, local); !slices.Equal(add, []netip.Addr{b}) {
 		t.Errorf("add %v", add)
-	}
-}
-
-func bridgeLink(vlan, index int, alias string) *nl.Bridge {
-	return &nl.Bridge{LinkAttrs: nl.LinkAttrs{Name: hostops.BridgeName(vlan), Index: index, Alias: alias, Flags: net.FlagUp}}
-}
-
-func portLink(vlan, master int, alias string) *nl.Vxlan {
-	return &nl.Vxlan{LinkAttrs: nl.LinkAttrs{Name: hostops.PortName(vlan), MasterIndex: master, Alias: alias, Flags: net.FlagUp}}
-}
-
-func TestSummarize(t *testing.T) {
-	down := portLink(22, 3, "vcn:c-1:r-3")
-	down.Flags = 0
-	half := bridgeLink(24, 9, "")
-	half.Group = linkGroup
-	got := markOf("c-1").summarize([]nl.Link{
-		bridgeLink(20, 1, "vcn:c-1:r-1"), portLink(20, 1, "vcn:c-1:r-1"),
-		bridgeLink(21, 2, "vcn:c-1:r-2"),
-		bridgeLink(22, 3, "vcn:c-1:r-3"), down,
-		portLink(23, 0, "vcn:c-1:r-4"),
-		half,
-		bridgeLink(28, 7, "vcn:c-2:r-1"), portLink(28, 7, "vcn:c-2:r-1"),
-		bridgeLink(25, 4, "somebody's"), portLink(25, 4, ""),
-		bridgeLink(26, 5, "vcn:c-1:r-6"), portLink(26, 4, "vcn:c-1:r-6"),
-		bridgeLink(27, 6, "vcn:c-1:r-7"), portLink(27, 6, "vcn:c-1:r-8"),
-		&nl.Dummy{LinkAttrs: nl.LinkAttrs{Name: "vcnb020", Alias: "vcn:c-1:r-9"}},
-		&nl.Dummy{LinkAttrs: nl.LinkAttrs{Name: "vcntabcdefghijk", Alias: ""}},
-	})
-	var lines []string
-	for _, n := range got {
-		lines = append(lines, fmt.Sprintf("%d %s %v %s", n.VLAN, n.Reservation, n.Healthy, n.Detail))
-	}
-	want := []string{
-		"20 r-1 true ",
-		"21 r-2 false the port to the other hosts is missing",
-		"22 r-3 false the port is down",
-		"23 r-4 false the bridge is missing",
-		"24  false the port to the other hosts is missing",
-		"26 r-6 false the port is not on the bridge",
-		"27 r-7 false bridge and port belong to different reservations",
-	}
-	if !slices.Equal(lines, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -31,6 +31,7 @@ var thirdPartyWalls = []struct {
 	{"github.com/hashicorp/memberlist", []string{"cluster"}, "only the cluster engine gossips"},
 	{"github.com/digitalocean/go-libvirt", []string{"hostops/libvirt"}, "one driver speaks to libvirt"},
 	{"github.com/vishvananda/netlink", []string{"hostops/netlink"}, "one driver makes links"},
+	{"github.com/cilium/ebpf", []string{"hostops/netlink"}, "filters belong to links"},
 	{"github.com/gostor/gotgt", []string{"hostops/iscsi"}, "what was measured wrong in it is overridden in one place"},
 	{"github.com/spf13/cobra", []string{"cli", "daemon/vcnd"}, "commands are flags and their help"},
 }

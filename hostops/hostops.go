@@ -156,7 +156,7 @@ type VolumeSpec struct {
 type Volume struct {
 	ID        string
 	Path      string
-	SizeBytes int64
+	SizeBytes int64 // at least what was asked for: drivers round up
 }
 
 // Volumes carves disks.
@@ -231,7 +231,8 @@ type Attachment struct {
 type Initiators interface {
 	// Attach logs in and returns the block device's path, which stays the same
 	// while the session is lost and found. The same access again is left alone;
-	// another portal or secret replaces the session. While the target is away
+	// but that its size is looked at again; another portal or secret replaces the
+	// session. While the target is away
 	// I/O waits, for ever: no error reaches a guest. Errors: ErrInvalid,
 	// ErrDenied, and ErrForeign for a session that is not ours.
 	Attach(ctx context.Context, d ISCSIDisk) (path string, err error)

@@ -29,6 +29,7 @@ func TestVolumes(t *testing.T, factory func(t *testing.T) VolumesEnv) {
 		run  func(*testing.T, context.Context, VolumesEnv)
 	}{
 		{"ensure clones and grows to size", volumeClone},
+		{"volumes of one image share nothing that is written", volumeImage},
 		{"an existing volume keeps its content and only grows", volumeGrow},
 		{"a blank volume", volumeBlank},
 		{"remove, twice", volumeRemove},
@@ -38,7 +39,7 @@ func TestVolumes(t *testing.T, factory func(t *testing.T) VolumesEnv) {
 		{"an ended context ends the call, and nothing is left", volumeContext},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), Patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)
 			defer cancel()
 			c.run(t, ctx, factory(t))
 		})
@@ -81,6 +82,42 @@ func volumeClone(t *testing.T, ctx context.Context, e VolumesEnv) {
 	}
 	if e.Content != nil {
 		e.Content(t, v, base)
+	}
+}
+
+// volumeImage also asks for a size that no extent divides: a volume may be
+// somewhat larger than asked for, and is so for good.
+func volumeImage(t *testing.T, ctx context.Context, e VolumesEnv) {
+	base := e.Base(t, 8*mib)
+	const odd, over = 13*mib + 512, 64 * mib
+	spec := func(id string) hostops.VolumeSpec {
+		return hostops.VolumeSpec{ID: id, SizeBytes: odd, Base: base, Image: "0123456789abcdef"}
+	}
+	first := ensureVolume(t, ctx, e, spec("node-1"))
+	if first.SizeBytes < odd || first.SizeBytes > odd+over {
+		t.Errorf("asked for %d: %+v", odd, first)
+	}
+	if e.Write != nil {
+		e.Write(t, first)
+	}
+	second := ensureVolume(t, ctx, e, spec("node-2"))
+	if first.Path == second.Path {
+		t.Errorf("two volumes, one path: %s", first.Path)
+	}
+	if e.Content != nil {
+		e.Content(t, second, base)
+	}
+	if err := e.Volumes.Remove(ctx, "node-2"); err != nil {
+		t.Errorf("Remove: %v", err)
+	}
+	if again := ensureVolume(t, ctx, e, spec("node-1")); again != first {
+		t.Errorf("%+v, then %+v", first, again)
+	}
+	if e.Written != nil {
+		e.Written(t, first)
+	}
+	if all, err := e.Volumes.List(ctx); err != nil || len(all) != 1 {
+		t.Errorf("an image's volume is listed: %+v, %v", all, err)
 	}
 }
 
@@ -147,7 +184,8 @@ func volumeInvalid(t *testing.T, ctx context.Context, e VolumesEnv) {
 	for _, s := range []hostops.VolumeSpec{
 		{ID: "", SizeBytes: mib}, {ID: "../etc", SizeBytes: mib}, {ID: "A", SizeBytes: mib}, {ID: "a b", SizeBytes: mib},
 		{ID: ".part-x", SizeBytes: mib}, {ID: "-a", SizeBytes: mib}, {ID: "a", SizeBytes: 0}, {ID: "a", SizeBytes: -512},
-		{ID: "a", SizeBytes: 1000}, {ID: "a", SizeBytes: mib, Base: "relative"},
+		{ID: "a", SizeBytes: 1000}, {ID: "a", SizeBytes: mib, Base: "relative"}, {ID: "a", SizeBytes: mib, Image: "abc"},
+		{ID: "a", SizeBytes: mib, Base: "/base", Image: "../abc"},
 	} {
 		if _, err := e.Volumes.Ensure(ctx, s); !errors.Is(err, hostops.ErrInvalid) {
 			t.Errorf("%+v: %v, want ErrInvalid", s, err)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,9 +29,7 @@ type File struct {
 	owner   string
 	reserve int64
 	log     *slog.Logger
-
-	mu   sync.Mutex
-	busy map[string]chan struct{} // by volume id; closed when its call ends
+	claims  claims // by volume id
 }
 
 var _ hostops.Volumes = (*File)(nil)
@@ -53,7 +50,7 @@ func NewFile(c FileConfig) (*File, error) {
 	if err := checkOwner(c.Owner); err != nil {
 		return nil, fmt.Errorf("open volume store: %w", err)
 	}
-	f := &File{dir: c.Dir, owner: c.Owner, reserve: c.ReserveBytes, log: c.Log, busy: map[string]chan struct{}{}}
+	f := &File{dir: c.Dir, owner: c.Owner, reserve: c.ReserveBytes, log: c.Log}
 	if err := f.open(c.Known); err != nil {
 		return nil, fmt.Errorf("open volume store: %w", err)
 	}
@@ -91,31 +88,6 @@ func (f *File) sweep() error {
 	return nil
 }
 
-// claim waits until no other call works on id.
-func (f *File) claim(ctx context.Context, id string) (release func(), err error) {
-	for {
-		f.mu.Lock()
-		wait := f.busy[id]
-		if wait == nil {
-			done := make(chan struct{})
-			f.busy[id] = done
-			f.mu.Unlock()
-			return func() {
-				f.mu.Lock()
-				delete(f.busy, id)
-				f.mu.Unlock()
-				close(done)
-			}, nil
-		}
-		f.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 func (f *File) path(id string) string { return filepath.Join(f.dir, id+volumeSuffix) }
 
 // Ensure is hostops.Volumes. Errors: hostops.ErrInvalid, ErrNotFound (the
@@ -124,7 +96,7 @@ func (f *File) Ensure(ctx context.Context, s hostops.VolumeSpec) (hostops.Volume
 	if err := s.Validate(); err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume: %w", err)
 	}
-	release, err := f.claim(ctx, s.ID)
+	release, err := f.claims.claim(ctx, s.ID)
 	if err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
 	}
@@ -165,7 +137,7 @@ func (f *File) stat(id string) (hostops.Volume, error) {
 func (f *File) create(ctx context.Context, s hostops.VolumeSpec) (err error) {
 	var base *os.File
 	if s.Base != "" {
-		if base, err = openBase(s); err != nil {
+		if base, err = openBase(s.Base, s.SizeBytes); err != nil {
 			return err
 		}
 		defer base.Close()
@@ -207,20 +179,20 @@ func (f *File) create(ctx context.Context, s hostops.VolumeSpec) (err error) {
 	return durable.SyncDir(f.dir)
 }
 
-// openBase opens the image and checks that it fits into the volume.
-func openBase(s hostops.VolumeSpec) (*os.File, error) {
-	base, err := os.Open(s.Base)
+// openBase opens the image and checks that it fits into a volume of that size.
+func openBase(path string, size int64) (*os.File, error) {
+	base, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("base %s: %w", s.Base, hostops.ErrNotFound)
+		return nil, fmt.Errorf("base %s: %w", path, hostops.ErrNotFound)
 	} else if err != nil {
 		return nil, err
 	}
 	st, err := base.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("base %s is no plain file: %w", s.Base, hostops.ErrInvalid)
+		err = fmt.Errorf("base %s is no plain file: %w", path, hostops.ErrInvalid)
 	}
-	if err == nil && st.Size() > s.SizeBytes {
-		err = fmt.Errorf("base %s has %d bytes, the volume only %d: %w", s.Base, st.Size(), s.SizeBytes, hostops.ErrInvalid)
+	if err == nil && st.Size() > size {
+		err = fmt.Errorf("base %s has %d bytes, the volume only %d: %w", path, st.Size(), size, hostops.ErrInvalid)
 	}
 	if err != nil {
 		base.Close()
@@ -273,7 +245,7 @@ func (f *File) Remove(ctx context.Context, id string) error {
 	if err := hostops.CheckVolumeID(id); err != nil {
 		return fmt.Errorf("remove volume: %w", err)
 	}
-	release, err := f.claim(ctx, id)
+	release, err := f.claims.claim(ctx, id)
 	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}

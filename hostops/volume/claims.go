@@ -1,0 +1,43 @@
+package volume
+
+import (
+	"context"
+	"sync"
+)
+
+// claims gives one caller at a time the right to work on a name.
+type claims struct {
+	mu   sync.Mutex
+	busy map[string]chan struct{} // closed when the claim ends
+}
+
+// claim waits until no other call works on name, or ctx ends.
+func (c *claims) claim(ctx context.Context, name string) (release func(), err error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		wait := c.busy[name]
+		if wait == nil {
+			if c.busy == nil {
+				c.busy = map[string]chan struct{}{}
+			}
+			done := make(chan struct{})
+			c.busy[name] = done
+			c.mu.Unlock()
+			return func() {
+				c.mu.Lock()
+				delete(c.busy, name)
+				c.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -165,6 +165,9 @@ type Host struct {
 	FreeStorage   Quantity `json:"freeStorage"`
 	Accel         string   `json:"accel" enum:"kvm,tcg"`
 	Network       string   `json:"network" enum:"vlan,vxlan"`
+	VolumeDriver  string   `json:"volumeDriver,omitempty" enum:"file,lvm" doc:"how its volumes are kept; hosts of class storage only"`
+	TargetEngine  string   `json:"targetEngine,omitempty" enum:"embedded,lio" doc:"what serves its volumes over iSCSI; hosts of class storage only"`
+	Initiator     string   `json:"initiator,omitempty" enum:"qemu,kernel" doc:"what its nodes reach volumes of other hosts with"`
 	Images        []string `json:"images,omitempty"`
 	Version       string   `json:"version"`
 }

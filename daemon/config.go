@@ -15,6 +15,7 @@ import (
 	"vcn/api"
 	"vcn/fsm"
 	"vcn/hostops"
+	"vcn/hostops/iscsi/targetd"
 )
 
 // Ports used where an address in the configuration has none.
@@ -42,15 +43,18 @@ type Config struct {
 	Classes       []api.Class `json:"classes,omitempty"`
 	FailureDomain string      `json:"failureDomain,omitempty"`
 
-	API      ListenConfig   `json:"api,omitempty"`
-	Internal ListenConfig   `json:"internal,omitempty"`
-	Gossip   ListenConfig   `json:"gossip,omitempty"`
-	Storage  StorageConfig  `json:"storage,omitempty"`
-	Network  NetworkConfig  `json:"network,omitempty"`
-	Images   ImagesConfig   `json:"images,omitempty"`
-	Libvirt  LibvirtConfig  `json:"libvirt,omitempty"`
-	Capacity CapacityConfig `json:"capacity,omitempty"`
-	Raft     RaftConfig     `json:"raft,omitempty"`
+	API      ListenConfig  `json:"api,omitempty"`
+	Internal ListenConfig  `json:"internal,omitempty"`
+	Gossip   ListenConfig  `json:"gossip,omitempty"`
+	Storage  StorageConfig `json:"storage,omitempty"`
+	Network  NetworkConfig `json:"network,omitempty"`
+	Images   ImagesConfig  `json:"images,omitempty"`
+	Libvirt  LibvirtConfig `json:"libvirt,omitempty"`
+	// Initiator is what reaches the volumes of other hosts: qemu (default), each
+	// node's own, or kernel, this host's, by open-iscsi.
+	Initiator string         `json:"initiator,omitempty"`
+	Capacity  CapacityConfig `json:"capacity,omitempty"`
+	Raft      RaftConfig     `json:"raft,omitempty"`
 	// WorkerDelay is how long a worker's first start waits for its frontend:
 	// a duration, default 4s where guests are emulated, 0s with KVM.
 	WorkerDelay string `json:"workerDelay,omitempty"`
@@ -70,9 +74,20 @@ type ListenConfig struct {
 
 // StorageConfig is for hosts of class storage.
 type StorageConfig struct {
-	Dir     string       `json:"dir,omitempty"`     // default DataDir/volumes
-	Portal  string       `json:"portal,omitempty"`  // address:port; default Address:3260
-	Reserve api.Quantity `json:"reserve,omitempty"` // never given to volumes; default 1GiB
+	// Driver is auto (default), file or lvm. Auto is lvm where a volume group is
+	// given, else file.
+	Driver      string `json:"driver,omitempty"`
+	Dir         string `json:"dir,omitempty"`         // of files; default DataDir/volumes
+	VolumeGroup string `json:"volumeGroup,omitempty"` // of lvm; made by the operator
+	ThinPool    string `json:"thinPool,omitempty"`    // in it; default vcn, made if it is absent
+	// Engine is auto (default), embedded or lio. Auto is lio where the kernel has it.
+	Engine string `json:"engine,omitempty"`
+	// WriteThrough makes every write durable before it is acknowledged (embedded
+	// engine only). Without it a host that loses power loses what nodes wrote and
+	// did not flush, as a disk with a write cache does.
+	WriteThrough bool         `json:"writeThrough,omitempty"`
+	Portal       string       `json:"portal,omitempty"`  // address:port; default Address:3260
+	Reserve      api.Quantity `json:"reserve,omitempty"` // never given to volumes; default 1GiB
 }
 
 // NetworkConfig is how cluster networks travel and where the public one is.
@@ -112,6 +127,9 @@ type RaftConfig struct {
 	NeverPeer bool   `json:"neverPeer,omitempty"` // this host stays outside the Raft group
 	DeadAfter string `json:"deadAfter,omitempty"` // a peer dead so long is replaced; default 30s
 }
+
+// lvmNamePattern is what lvm(8) takes as a name, shorter.
+var lvmNamePattern = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]{0,63}$`)
 
 var hostNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
@@ -164,6 +182,12 @@ func (c *Config) complete() error {
 	if c.Storage.Reserve == 0 {
 		c.Storage.Reserve = 1 << 30
 	}
+	def(&c.Storage.Driver, "auto")
+	def(&c.Storage.Engine, "auto")
+	if c.Storage.VolumeGroup != "" {
+		def(&c.Storage.ThinPool, "vcn")
+	}
+	def(&c.Initiator, "qemu")
 	def(&c.Network.Driver, "auto")
 	def(&c.Images.Dir, filepath.Join(c.DataDir, "images"))
 	def(&c.Images.Cache, filepath.Join(c.DataDir, "cache"))
@@ -212,6 +236,10 @@ func (c *Config) check() error {
 	if c.Has(api.ClassGateway) && c.Network.PublicBridge == "" {
 		bad("network.publicBridge", "", "the bridge of the public network, because the host has class gateway")
 	}
+	c.checkStorage(bad)
+	if !slices.Contains([]string{"qemu", "kernel"}, c.Initiator) {
+		bad("initiator", c.Initiator, "qemu or kernel")
+	}
 	if !slices.Contains([]string{"auto", "vlan", "vxlan"}, c.Network.Driver) {
 		bad("network.driver", c.Network.Driver, "auto, vlan or vxlan")
 	}
@@ -232,6 +260,49 @@ func (c *Config) check() error {
 	c.checkSizes(bad)
 	c.checkPaths(bad)
 	return errors.Join(errs...)
+}
+
+func (c *Config) checkStorage(bad func(field string, value any, want string)) {
+	s := c.Storage
+	if !slices.Contains([]string{"auto", "file", "lvm"}, s.Driver) {
+		bad("storage.driver", s.Driver, "auto, file or lvm")
+	}
+	if !slices.Contains([]string{"auto", "embedded", "lio"}, s.Engine) {
+		bad("storage.engine", s.Engine, "auto, embedded or lio")
+	}
+	if s.Driver == "lvm" && s.VolumeGroup == "" {
+		bad("storage.volumeGroup", "", "the LVM volume group that volumes are carved from, because storage.driver is lvm")
+	}
+	if s.Driver == "file" && s.VolumeGroup != "" {
+		bad("storage.volumeGroup", s.VolumeGroup, "nothing, because storage.driver is file")
+	}
+	for _, f := range []struct{ name, value string }{{"storage.volumeGroup", s.VolumeGroup}, {"storage.thinPool", s.ThinPool}} {
+		if f.value != "" && !lvmNamePattern.MatchString(f.value) {
+			bad(f.name, f.value, "the name alone, of letters, digits, '_', '+', '.' and '-'")
+		}
+	}
+	if s.ThinPool != "" && s.VolumeGroup == "" {
+		bad("storage.thinPool", s.ThinPool, "storage.volumeGroup beside it")
+	}
+	if s.WriteThrough && s.Engine == "lio" {
+		bad("storage.writeThrough", s.WriteThrough, "storage.engine embedded beside it")
+	}
+}
+
+// VolumeDriver is lvm or file: what storage.driver says, or auto means.
+func (c *Config) VolumeDriver() string {
+	if c.Storage.Driver == "lvm" || c.Storage.Driver == "auto" && c.Storage.VolumeGroup != "" {
+		return "lvm"
+	}
+	return "file"
+}
+
+// targetEngine is what the target process is asked for: LIO cannot write through.
+func (c *Config) targetEngine() string {
+	if c.Storage.WriteThrough {
+		return targetd.EngineEmbedded
+	}
+	return c.Storage.Engine
 }
 
 func (c *Config) checkSizes(bad func(field string, value any, want string)) {

@@ -65,6 +65,14 @@ func TestConfigurationIsRefusedWithFieldValueAndWhatWouldBeRight(t *testing.T) {
 		{"relative images", good + "images: {dir: a, cache: b, init: c, fetchNetns: d}\n", []string{
 			`images.dir: "a": want an absolute path`, `images.cache: "b": want`, `images.init: "c": want`, `images.fetchNetns: "d": want`}},
 		{"relative socket", good + "libvirt: {socket: libvirt-sock}\n", []string{`libvirt.socket: "libvirt-sock": want an absolute path`}},
+		{"unknown volumes", good + "storage: {driver: zfs}\n", []string{`storage.driver: "zfs": want auto, file or lvm`}},
+		{"unknown engine", good + "storage: {engine: tgt}\n", []string{`storage.engine: "tgt": want auto, embedded or lio`}},
+		{"unknown initiator", good + "initiator: vmware\n", []string{`initiator: "vmware": want qemu or kernel`}},
+		{"LVM without a volume group", good + "storage: {driver: lvm}\n", []string{`storage.volumeGroup: "": want the LVM volume group`}},
+		{"files with a volume group", good + "storage: {driver: file, volumeGroup: vg0}\n", []string{`storage.volumeGroup: "vg0": want nothing, because`}},
+		{"a pool without a volume group", good + "storage: {thinPool: p}\n", []string{`storage.thinPool: "p": want storage.volumeGroup`}},
+		{"a path for a volume group", good + "storage: {volumeGroup: /dev/vg0}\n", []string{`storage.volumeGroup: "/dev/vg0": want the name`}},
+		{"write-through by LIO", good + "storage: {engine: lio, writeThrough: true}\n", []string{`storage.writeThrough: "true": want storage.engine embedded`}},
 		{"four voters", good + "raft: {voters: 4}\n", []string{`raft.voters: "4": want 3 or 5`}},
 		{"a length without a unit", good + "raft: {deadAfter: \"30\"}\n", []string{`raft.deadAfter: "30": want a duration`}},
 		{"all at once", "name: H1\naddress: 10.0.0.1\nlogLevel: loud\nlibvirt: {accel: xen}\nnetwork: {driver: gre}\n", []string{
@@ -102,7 +110,7 @@ func TestConfigurationHasDefaultsForAllButTheAddress(t *testing.T) {
 	}
 	if c.DataDir != "/var/lib/vcn" || c.Storage.Dir != "/var/lib/vcn/volumes" || c.Images.Dir != "/var/lib/vcn/images" ||
 		c.API.Listen != "10.0.0.1:7443" || c.Internal.Listen != "10.0.0.1:7444" || c.Gossip.Listen != "10.0.0.1:7445" ||
-		c.Storage.Portal != "10.0.0.1:3260" || c.Storage.Reserve != api.GiB || c.Raft.Voters != 3 || !c.Has(api.ClassCompute) || c.Has(api.ClassStorage) {
+		c.Storage.Portal != "10.0.0.1:3260" || c.Storage.Reserve != api.GiB || c.VolumeDriver() != "file" || c.Storage.Engine != "auto" || c.Initiator != "qemu" || c.Raft.Voters != 3 || !c.Has(api.ClassCompute) || c.Has(api.ClassStorage) {
 		t.Errorf("defaults %+v", c)
 	}
 	if d, err := time.ParseDuration(c.Raft.DeadAfter); err != nil || d != 30*time.Second {
@@ -115,7 +123,11 @@ func TestConfigurationThatGivesEverythingIsTaken(t *testing.T) {
 		Name: "h1", DataDir: "/srv/vcn", Address: "10.0.0.1", Classes: []api.Class{api.ClassGateway, api.ClassStorage}, FailureDomain: "rack1",
 		API:      ListenConfig{Listen: "0.0.0.0:7443", Names: []string{"vcn.example"}},
 		Internal: ListenConfig{Listen: "10.0.0.1:1"}, Gossip: ListenConfig{Listen: "10.0.0.1:2"},
-		Storage:     StorageConfig{Dir: "/srv/volumes", Portal: "10.0.0.1:3", Reserve: 5 * api.GiB},
+		Storage: StorageConfig{
+			Driver: "lvm", Dir: "/srv/volumes", VolumeGroup: "vg0", ThinPool: "pool", Engine: "embedded", WriteThrough: true,
+			Portal: "10.0.0.1:3", Reserve: 5 * api.GiB,
+		},
+		Initiator:   "kernel",
 		Network:     NetworkConfig{Driver: "vxlan", Underlay: "eth0", PublicBridge: "br-pub", MTU: 9216},
 		Images:      ImagesConfig{Dir: "/srv/images", Cache: "/srv/cache", Init: "/opt/vcn-init", FetchNetns: "/run/netns/x"},
 		Libvirt:     LibvirtConfig{Socket: "/run/l", Accel: "tcg"},

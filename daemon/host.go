@@ -21,17 +21,19 @@ import (
 	"vcn/hostops/iscsi/targetd"
 	"vcn/hostops/libvirt"
 	"vcn/hostops/netlink"
+	"vcn/hostops/openiscsi"
 )
 
 // drivers are what this host does its work with.
 type drivers struct {
-	facts    hostops.Facts
-	domains  *libvirt.Driver
-	networks hostops.Networks
-	volumes  hostops.Volumes // nil without class storage
-	targets  hostops.Targets // nil without class storage
-	images   hostops.Images
-	record   fsm.Host // what the host registers
+	facts      hostops.Facts
+	domains    *libvirt.Driver
+	networks   hostops.Networks
+	volumes    hostops.Volumes    // nil without class storage
+	targets    *targetd.Client    // nil without class storage
+	initiators hostops.Initiators // nil where nodes use QEMU's
+	images     hostops.Images
+	record     fsm.Host // what the host registers, but for what may change
 }
 
 // openDrivers reads what the machine is and opens a driver for each thing.
@@ -68,26 +70,40 @@ func openDrivers(ctx context.Context, c Config, id Identity, log *slog.Logger) (
 	}); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), d.domains.Close())
 	}
-	if c.Has(api.ClassStorage) {
-		vols, err := openStore(c, id, log.With("room", "volume"))
+	if err := d.openStorage(ctx, c, id, log); err != nil {
+		return nil, errors.Join(err, d.domains.Close())
+	}
+	d.describe(c, id, driver)
+	return d, nil
+}
+
+// openStorage opens both ends: the volumes of this host, and those of others.
+func (d *drivers) openStorage(ctx context.Context, c Config, id Identity, log *slog.Logger) (err error) {
+	if c.Initiator == "kernel" {
+		d.initiators, err = openiscsi.New(openiscsi.Config{Initiator: hostops.InitiatorIQN(id.HostID), Log: log.With("room", "openiscsi")})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("open volumes: %w", err), d.domains.Close())
-		}
-		d.volumes = vols
-		if d.targets, err = targetd.Dial(c.TargetSocket()); err != nil {
-			return nil, errors.Join(fmt.Errorf("open targets: %w", err), d.domains.Close())
+			return fmt.Errorf("open initiator: %w", err)
 		}
 	}
-	return d, d.describe(ctx, c, id, driver)
+	if !c.Has(api.ClassStorage) {
+		return nil
+	}
+	if d.volumes, err = openStore(ctx, c, id, log.With("room", "volume")); err != nil {
+		return fmt.Errorf("open volumes: %w", err)
+	}
+	if d.targets, err = targetd.Dial(c.TargetSocket()); err != nil {
+		return fmt.Errorf("open targets: %w", err)
+	}
+	return nil
 }
 
 // describe fills the record that the host registers.
-func (d *drivers) describe(ctx context.Context, c Config, id Identity, network string) error {
+func (d *drivers) describe(c Config, id Identity, network string) {
 	d.record = fsm.Host{
 		ID: id.HostID, Name: c.Name, Classes: c.Classes, Internal: c.Internal.Listen, API: c.APIAddress(),
 		Underlay: c.Address, FailureDomain: c.FailureDomain,
 		CPUs: d.facts.CPUs, MemoryBytes: d.facts.MemoryBytes,
-		Accel: d.facts.Accel, Network: network, Version: Version,
+		Accel: d.facts.Accel, Network: network, Initiator: c.Initiator, Version: Version,
 	}
 	if c.Capacity.CPUs > 0 {
 		d.record.CPUs = c.Capacity.CPUs
@@ -95,19 +111,9 @@ func (d *drivers) describe(ctx context.Context, c Config, id Identity, network s
 	if c.Capacity.Memory > 0 {
 		d.record.MemoryBytes = int64(c.Capacity.Memory)
 	}
-	if d.volumes == nil {
-		return nil
+	if d.volumes != nil {
+		d.record.Storage, d.record.VolumeDriver = c.Storage.Portal, c.VolumeDriver()
 	}
-	d.record.Storage = c.Storage.Portal
-	total, _, err := d.volumes.Capacity(ctx)
-	if err != nil {
-		return fmt.Errorf("read storage capacity: %w", err)
-	}
-	d.record.StorageBytes = total
-	if c.Capacity.Storage > 0 {
-		d.record.StorageBytes = min(total, int64(c.Capacity.Storage))
-	}
-	return nil
 }
 
 // RunTarget is "vcnd target": the iSCSI target as a process of its own.
@@ -121,14 +127,17 @@ func RunTarget(ctx context.Context, c Config, log *slog.Logger) error {
 		return fmt.Errorf("read storage.portal: %w", err)
 	}
 	return targetd.Run(ctx, targetd.Config{
-		Socket: c.TargetSocket(), StateDir: c.TargetState(), Listen: []netip.AddrPort{portal}, Log: log,
+		Socket: c.TargetSocket(), StateDir: c.TargetState(), Listen: []netip.AddrPort{portal},
+		Engine: c.targetEngine(), WriteThrough: c.Storage.WriteThrough, Log: log,
 	})
 }
 
 const (
 	targetCheckEvery = 2 * time.Second
 	targetAnswerMax  = 3 * time.Second
-	targetStartMax   = 15 * time.Second
+	// targetStartMax is long: a target process waits for its disks, and publishes all
+	// that is in its table, before it answers.
+	targetStartMax = time.Minute
 )
 
 // keepTarget starts the target process where none runs, and again when it is

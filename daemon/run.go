@@ -62,6 +62,7 @@ type Daemon struct {
 	agent    *agent.Agent
 	members  chan struct{} // membership may have changed, for control
 	images   atomic.Pointer[[]string]
+	room     storeRoom
 }
 
 // Run is "vcnd run": it returns when ctx ends and everything has stopped, or
@@ -121,6 +122,7 @@ func (d *Daemon) build() error {
 	d.web, err = httpapi.New(httpapi.Config{
 		HostID: d.id.HostID, HostName: d.cfg.Name, Version: Version,
 		State: d.state, Control: d.ctl, Cluster: view, PeerHost: cluster.PeerHost, Registry: registry, Log: d.log.With("room", "httpapi"),
+		Health: d.room.health,
 	})
 	if err != nil {
 		return fmt.Errorf("make API: %w", err)
@@ -140,8 +142,11 @@ func (d *Daemon) build() error {
 	conf := agent.Config{
 		HostID: d.id.HostID, DataDir: d.cfg.DataDir, PublicBridge: d.cfg.Network.PublicBridge, GuestMTU: d.cfg.Network.MTU, WorkerDelay: delay,
 		Source: agentSource{d.agents, d.node}, Catalog: d.catalog,
-		Domains: d.drv.domains, Networks: d.drv.networks, Volumes: d.drv.volumes, Targets: d.drv.targets, Images: d.drv.images,
+		Domains: d.drv.domains, Networks: d.drv.networks, Volumes: d.drv.volumes, Initiators: d.drv.initiators, Images: d.drv.images,
 		Log: d.log.With("room", "agent"), OnImages: d.setImages,
+	}
+	if d.drv.targets != nil {
+		conf.Targets = d.drv.targets
 	}
 	d.agent, err = agent.New(conf)
 	return err
@@ -302,7 +307,7 @@ func (d *Daemon) join(ctx context.Context) error {
 // register makes this host known, and keeps its record true.
 func (d *Daemon) register(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := d.agents.Register(ctx, fsm.HostRegister{Host: d.drv.record}); err != nil && ctx.Err() == nil {
+		if err := d.agents.Register(ctx, fsm.HostRegister{Host: d.describe(ctx)}); err != nil && ctx.Err() == nil {
 			d.log.Error("register this host", "err", err)
 			pause(ctx, 5*time.Second)
 			continue
@@ -310,6 +315,33 @@ func (d *Daemon) register(ctx context.Context) error {
 		pause(ctx, registerEvery)
 	}
 	return nil
+}
+
+// sized is this host's record with the room that its store has now.
+func (d *Daemon) sized(ctx context.Context) fsm.Host {
+	h := d.drv.record
+	if d.drv.volumes == nil {
+		return h
+	}
+	h.StorageBytes, _ = d.room.look(ctx, d.drv.volumes)
+	if most := int64(d.cfg.Capacity.Storage); most > 0 {
+		h.StorageBytes = min(h.StorageBytes, most)
+	}
+	return h
+}
+
+// describe is sized with what only the target process knows.
+func (d *Daemon) describe(ctx context.Context) fsm.Host {
+	h := d.sized(ctx)
+	if d.drv.targets == nil {
+		return h
+	}
+	ctx, cancel := context.WithTimeout(ctx, targetAnswerMax)
+	defer cancel()
+	if name, _, err := d.drv.targets.Engine(ctx); err == nil {
+		h.TargetEngine = name
+	}
+	return h
 }
 
 // setImages takes what the agent saw.
@@ -343,7 +375,7 @@ func (d *Daemon) advertise(ctx context.Context) error {
 }
 
 func (d *Daemon) advert(ctx context.Context) cluster.Advert {
-	h := d.drv.record
+	h := d.sized(ctx)
 	a := cluster.Advert{
 		API: h.API, Storage: h.Storage, Underlay: h.Underlay, CPUs: h.CPUs, MemoryBytes: h.MemoryBytes, StorageBytes: h.StorageBytes,
 		FreeCPUs: h.CPUs, FreeMemory: h.MemoryBytes, Version: h.Version, Accelerator: h.Accel, NetworkDriver: h.Network,
@@ -362,9 +394,7 @@ func (d *Daemon) advert(ctx context.Context) cluster.Advert {
 		a.Images = *im
 	}
 	if d.drv.volumes != nil {
-		if _, free, err := d.drv.volumes.Capacity(ctx); err == nil {
-			a.FreeStorage = free
-		}
+		_, a.FreeStorage = d.room.look(ctx, d.drv.volumes)
 	}
 	return a
 }

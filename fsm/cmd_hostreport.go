@@ -183,6 +183,9 @@ func (s *survey) changed(old, now *objectRow) {
 			}
 		}
 	}
+	if now != nil && now.Kind == KindVolume && now.State == ObjReady && now.Message != "" && (old == nil || old.Message != now.Message) {
+		t.event(o.Reservation, s.host, "volume.damaged", "volume %s on %s: %s", o.ID, t.hostName(s.host), now.Message)
+	}
 	if now != nil && now.State == ObjFailed && moved && (o.Kind == KindVolume || o.Kind == KindNetwork) {
 		t.event(o.Reservation, s.host, o.Kind+".failed", "%s %s on %s: %s", o.Kind, o.ID, t.hostName(s.host), now.Message)
 	}

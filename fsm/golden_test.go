@@ -36,6 +36,7 @@ func samples() []Command {
 	want := ImageWant{Recipe: "rec", Appliance: "frontend", Rolls: []string{"base@1"}, Builder: "a"}
 	host := testHost("a", api.ClassGateway, api.ClassStorage)
 	host.FailureDomain, host.Network, host.Version, host.Registered = "rack1", "vlan", "0.1", at
+	host.VolumeDriver, host.TargetEngine, host.Initiator = "lvm", "lio", "kernel"
 	host.Status, host.StatusSince, host.Cordoned, host.Short = HostAlive, at, "c", "s"
 	init := sampleInit()
 	init.Meta.Formed, init.Meta.Created = true, at

@@ -177,6 +177,35 @@ func TestVolumeIsReachedOverTheNetworkOnlyFromAnotherHost(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrongWithAVolumeIsAnEventOnce(t *testing.T) {
+	w := formed(t)
+	w.must(w.lab("lab"))
+	w.work(4, "a", "b", "c")
+	for range 3 {
+		r := w.obedient("a")
+		for i, o := range r.Objects {
+			if o.Kind == KindVolume {
+				r.Objects[i].Message = "this host lost power"
+			}
+		}
+		w.must(r)
+	}
+	volumes := map[string]int{}
+	for _, e := range w.f.View().Events(0, 1000, "") {
+		if e.Kind == "volume.damaged" {
+			volumes[e.Message]++
+		}
+	}
+	if len(volumes) != len(w.f.View().AssignmentFor("a").Volumes) {
+		t.Errorf("events %v, want one for each volume of a", volumes)
+	}
+	for text, n := range volumes {
+		if n != 1 || !strings.Contains(text, "this host lost power") {
+			t.Errorf("event %q: %d times", text, n)
+		}
+	}
+}
+
 func TestImagesTravelWholeToDisksAndBootOnlyToCarriers(t *testing.T) {
 	w := formed(t)
 	w.must(w.lab("lab"))

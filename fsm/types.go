@@ -45,6 +45,9 @@ type Host struct {
 	StorageBytes  int64
 	Accel         string
 	Network       string
+	VolumeDriver  string `json:",omitempty"` // file or lvm; empty without class storage
+	TargetEngine  string `json:",omitempty"` // embedded or lio; empty without class storage
+	Initiator     string `json:",omitempty"` // qemu or kernel; empty: qemu
 	Version       string
 	Registered    time.Time
 	Status        string // alive, dead, left (by the leader's hostwatch)

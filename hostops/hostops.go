@@ -195,6 +195,10 @@ type ExportStatus struct {
 	Generation uint64
 	Sessions   []Session
 	Failed     string // not empty: the unit has failed for good, and why
+	// Lost: this host went down with writes that were acknowledged and not
+	// flushed, since this generation was published. Whoever uses the volume
+	// is not told by its disk. The embedded engine alone knows.
+	Lost bool
 }
 
 // Session is one logged-in initiator.

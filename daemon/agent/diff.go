@@ -154,6 +154,8 @@ func diffVolume(in diffInput, v fsm.VolumeWork) action {
 		// whose disk failed stays failed.
 		act.what, act.run = "serve volume again", serveVolume(v, got.Path)
 		act.object.State, act.object.Message = fsm.ObjFailed, exp.Failed
+	case exp.Lost:
+		act.object.Message = "this host lost power and with it what the node had written and not flushed: restart the node"
 	}
 	return act
 }

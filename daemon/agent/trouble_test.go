@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,21 @@ func TestVolumeWhoseDataIsGoneIsNeverClonedAgain(t *testing.T) {
 			t.Fatalf("volumes %+v, %v: want none made", v, err)
 		}
 	})
+}
+
+func TestLossOfPowerIsSaidOfTheVolume(t *testing.T) {
+	w := fsm.VolumeWork{ID: "v-1", SizeBytes: 1 << 30, Generation: 3, ImageDigest: "d", Access: []fsm.AccessWork{{Host: "h2"}}}
+	status := hostops.ExportStatus{Volume: "v-1", Generation: 3, Lost: true}
+	act := diffVolume(diffInput{
+		seen: seen{
+			volumes: map[string]hostops.Volume{"v-1": {ID: "v-1", SizeBytes: 1 << 30}},
+			exports: map[string]hostops.ExportStatus{"v-1": status},
+		},
+		served: map[string]string{"v-1": digest(w.Access)},
+	}, w)
+	if act.run != nil || act.object.State != fsm.ObjReady || !strings.Contains(act.object.Message, "lost power") {
+		t.Errorf("%+v: want nothing done, and the loss said", act.object)
+	}
 }
 
 func TestBuildThatFailsSlowlyIsPaced(t *testing.T) {

@@ -87,7 +87,7 @@ func (s *shower) hosts(members []Member) []api.Host {
 			FreeCPUs:    max(h.CPUs-used.CPUs, 0),
 			FreeMemory:  api.Quantity(max(h.MemoryBytes-used.MemoryBytes, 0)),
 			FreeStorage: api.Quantity(max(h.StorageBytes-used.StorageBytes, 0)),
-			Accel:       h.Accel, Network: h.Network, Images: m.Images, Version: h.Version,
+			Accel:       h.Accel, Network: h.Network, VolumeDriver: h.VolumeDriver, TargetEngine: h.TargetEngine, Initiator: h.Initiator, Images: m.Images, Version: h.Version,
 		})
 	}
 	slices.SortFunc(out, func(a, b api.Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })

@@ -90,8 +90,8 @@ func targetGenerations(t *testing.T, ctx context.Context, e TargetsEnv) {
 	x.Access[0].Secret = "another-horse-battery"
 	publish(t, ctx, e, x)
 	x.Generation = 3
-	if err := e.Targets.Publish(ctx, x); err == nil {
-		t.Error("an older generation was published")
+	if err := e.Targets.Publish(ctx, x); !errors.Is(err, hostops.ErrStale) {
+		t.Errorf("an older generation: %v, want ErrStale", err)
 	}
 	if s := target(t, ctx, e, "node-1"); s == nil || s.Generation != 4 {
 		t.Errorf("an older generation changed it: %+v", s)

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"bufio"
+	"container/list"
 	"context"
 	"errors"
 	"io"
@@ -14,6 +15,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+)
+
+const (
+	loginBufferBytes   = 4 << 10 // a stranger gets no more
+	sessionBufferBytes = 64 << 10
 )
 
 // conn is one connection, and the session on it once it is bound.
@@ -42,14 +48,19 @@ type conn struct {
 	nexus string // port and TSIH: names this session only
 	since time.Time
 
-	wg      sync.WaitGroup // running tasks
+	stranger, pending bool // what it counts as; under Server.mu
+
+	wg      sync.WaitGroup // tasks from start until what they answered is sent
+	workers sync.WaitGroup // goroutines that run tasks or send
+	work    chan *task     // to workers that have nothing to do
+	idle    atomic.Int32   // workers that wait for work
 	memory  *semaphore.Weighted
 	running *semaphore.Weighted
 
-	sendMu  sync.Mutex
-	dig     digests // in force; written once, after the login
-	statSN  uint32
-	sendErr error
+	out    sender
+	dig    digests // in force; written once, after the login
+	statSN uint32  // of whoever sends
+	cold   warmth
 
 	expCmdSN atomic.Uint32
 	maxCmdSN atomic.Uint32
@@ -57,18 +68,21 @@ type conn struct {
 
 	taskMu  sync.Mutex
 	tasks   map[uint32]*task
-	nextTTT uint32 // reader only
+	nextTTT uint32    // reader only
+	waiting list.List // tasks whose data-out is to come, oldest first; reader only
 
-	list    []byte // rest of a long text answer
-	listTTT uint32
+	answer    []byte // rest of a long text answer
+	answerTTT uint32
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		s: s, nc: nc, r: bufio.NewReaderSize(nc, 64<<10), done: make(chan struct{}), tasks: map[uint32]*task{},
+		s: s, nc: nc, done: make(chan struct{}), work: make(chan *task), tasks: map[uint32]*task{},
 		p: defaultParams(), memory: semaphore.NewWeighted(sessionBytes), running: semaphore.NewWeighted(sessionRunning),
 		log: s.cfg.Log.With("addr", nc.RemoteAddr().String()),
 	}
+	c.r = bufio.NewReaderSize(c.nc, loginBufferBytes)
+	c.out.init(nc)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
@@ -93,12 +107,13 @@ func (c *conn) serve() {
 	}
 	_ = c.nc.SetDeadline(time.Now().Add(c.s.cfg.LoginTimeout))
 	if err := c.login(); err != nil {
-		c.log.Info("login refused", "initiator", c.initiator, "target", c.target, "err", err)
+		c.s.loginFailed(c, err)
 		return
 	}
 	c.log = c.log.With("initiator", c.initiator, "target", c.target)
 	c.log.Debug("session begins", "epoch", c.epoch)
 	_ = c.nc.SetDeadline(time.Time{})
+	c.r = bufio.NewReaderSize(c.r, sessionBufferBytes)
 	err := c.fullFeature()
 	switch {
 	case c.ctx.Err() != nil:
@@ -121,9 +136,12 @@ func (c *conn) end() {
 	}
 	c.cut()
 	c.wg.Wait()
+	c.workers.Wait()
+	c.discard()
 	c.dropTasks()
 	c.s.mu.Lock()
 	delete(c.s.conns, c)
+	c.s.slots.loggedIn(c)
 	_, bound := c.s.sessions[c]
 	delete(c.s.sessions, c)
 	c.s.mu.Unlock()
@@ -131,52 +149,4 @@ func (c *conn) end() {
 		c.dev.Detach(c.nexus)
 	}
 	close(c.done)
-}
-
-// send writes PDUs; the caller holds sendMu.
-func (c *conn) send(ps ...*pdu) {
-	if c.sendErr != nil {
-		return
-	}
-	bufs := make(net.Buffers, 0, 3*len(ps))
-	for _, p := range ps {
-		bufs = appendPDU(bufs, p, c.dig)
-	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.SendTimeout))
-	if _, err := bufs.WriteTo(c.nc); err != nil {
-		c.sendErr = err
-		c.cut()
-	}
-}
-
-// window fills ExpCmdSN and MaxCmdSN; MaxCmdSN never goes back.
-func (c *conn) window(p *pdu) {
-	exp := c.expCmdSN.Load()
-	m := exp + queueDepth - uint32(c.inflight.Load()) - 1
-	for {
-		old := c.maxCmdSN.Load()
-		if int32(m-old) <= 0 {
-			m = old
-			break
-		}
-		if c.maxCmdSN.CompareAndSwap(old, m) {
-			break
-		}
-	}
-	p.put(offExpCmdSN, exp)
-	p.put(offMaxCmdSN, m)
-}
-
-// reply sends PDUs of which the last takes a status number.
-func (c *conn) reply(ps ...*pdu) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	for i, p := range ps {
-		c.window(p)
-		if i == len(ps)-1 {
-			p.put(offStatSN, c.statSN)
-			c.statSN++
-		}
-	}
-	c.send(ps...)
 }

@@ -191,7 +191,9 @@ func TestDigests(t *testing.T) {
 	}
 }
 
-func FuzzParseText(f *testing.F) {
+// FuzzText reads keys and values of logins and text requests, and negotiates
+// with them.
+func FuzzText(f *testing.F) {
 	f.Add([]byte("InitiatorName=iqn.a:b\x00TargetName=iqn.c:d\x00SessionType=Normal\x00AuthMethod=CHAP,None\x00"))
 	f.Add([]byte("CHAP_N=u\x00CHAP_R=0x00ff\x00CHAP_I=256\x00CHAP_C=0bAAAA\x00"))
 	f.Add([]byte("MaxRecvDataSegmentLength=0x7fffffff\x00MaxBurstLength=-1\x00FirstBurstLength=16777216\x00HeaderDigest=CRC32C,None\x00"))

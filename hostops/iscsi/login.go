@@ -129,9 +129,7 @@ func (n *negotiation) exchange() (full bool, err error) {
 		return false, err
 	}
 	if full {
-		n.c.sendMu.Lock()
-		n.c.dig = n.c.p.digests
-		n.c.sendMu.Unlock()
+		n.c.dig = n.c.p.digests // nobody else sends yet
 	}
 	return full, nil
 }
@@ -279,9 +277,7 @@ func (n *negotiation) respond(flags byte, out pairs) error {
 	c.expCmdSN.Store(n.cmdSN)
 	c.maxCmdSN.Store(n.cmdSN)
 	c.reply(r)
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	return c.sendErr
+	return c.flush()
 }
 
 func (n *negotiation) refuse(e *LoginError) {
@@ -290,10 +286,7 @@ func (n *negotiation) refuse(e *LoginError) {
 	copy(r.h[8:16], n.req.h[8:16])
 	r.copyITT(&n.req)
 	r.h[36], r.h[37] = e.Class, e.Detail
-	r.put(offStatSN, c.statSN)
-	r.put(offExpCmdSN, n.cmdSN)
-	r.put(offMaxCmdSN, n.cmdSN)
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	c.send(r)
+	c.expCmdSN.Store(n.cmdSN)
+	c.maxCmdSN.Store(n.cmdSN)
+	c.reply(r)
 }

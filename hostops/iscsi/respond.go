@@ -34,8 +34,9 @@ func (c *conn) residual(t *task, r *scsi.Result) (flag byte, n uint32) {
 	return 0, 0
 }
 
-// respond sends data and status of a task.
-func (c *conn) respond(t *task, r *scsi.Result) {
+// respond renders data and status of a task.
+func (c *conn) respond(t *task, r *scsi.Result) outgoing {
+	o := outgoing{status: true, r: *r}
 	flag, residual := c.residual(t, r)
 	data := r.Data
 	if !t.read || r.Status != scsi.StatusGood {
@@ -43,30 +44,29 @@ func (c *conn) respond(t *task, r *scsi.Result) {
 	}
 	data = data[:min(len(data), t.edtl)]
 	if len(data) > 0 {
-		c.reply(c.dataIn(t, data, flag, residual)...)
-		return
+		o.p, o.more = c.dataIn(t, data, flag, residual)
+		return o
 	}
-	p := newPDU(opResponse, bitFinal|flag)
-	p.h[3] = r.Status
-	p.put(offITT, t.itt)
-	p.put(offResidual, residual)
+	o.p = newPDU(opResponse, bitFinal|flag)
+	o.p.h[3] = r.Status
+	o.p.put(offITT, t.itt)
+	o.p.put(offResidual, residual)
 	if len(r.Sense) > 0 {
-		p.data = append(binary.BigEndian.AppendUint16(nil, uint16(len(r.Sense))), r.Sense...)
+		o.p.data = append(binary.BigEndian.AppendUint16(nil, uint16(len(r.Sense))), r.Sense...)
 	}
-	c.reply(p)
+	return o
 }
 
 // dataIn cuts data into PDUs; the last one carries the status.
-func (c *conn) dataIn(t *task, data []byte, flag byte, residual uint32) []*pdu {
-	var ps []*pdu
-	burst := 0
-	for off := 0; off < len(data); {
+func (c *conn) dataIn(t *task, data []byte, flag byte, residual uint32) (first *pdu, more []*pdu) {
+	burst, sn := 0, uint32(0)
+	for off := 0; off < len(data); sn++ {
 		n := min(len(data)-off, c.p.maxSend, c.p.maxBurst-burst)
 		p := newPDU(opDataIn, 0)
 		p.data = data[off : off+n]
 		p.put(offITT, t.itt)
 		p.put(offTTT, noTag)
-		p.put(offDataSN, uint32(len(ps)))
+		p.put(offDataSN, sn)
 		p.put(offOffset, uint32(off))
 		off, burst = off+n, burst+n
 		switch {
@@ -76,7 +76,11 @@ func (c *conn) dataIn(t *task, data []byte, flag byte, residual uint32) []*pdu {
 		case burst == c.p.maxBurst:
 			p.h[1], burst = bitFinal, 0
 		}
-		ps = append(ps, p)
+		if first == nil {
+			first = p
+		} else {
+			more = append(more, p)
+		}
 	}
-	return ps
+	return first, more
 }

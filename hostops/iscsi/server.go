@@ -26,6 +26,7 @@ const (
 	defaultConnections  = 1024
 	defaultLoginTimeout = 15 * time.Second
 	defaultSendTimeout  = 60 * time.Second
+	defaultDataTimeout  = 60 * time.Second
 )
 
 // Device executes SCSI commands. All methods may be called concurrently.
@@ -35,10 +36,13 @@ type Device interface {
 	// Exec runs one command; out is what arrived, inMax what the initiator takes.
 	Exec(nexus string, cdb, out []byte, inMax int) scsi.Result
 	// Attach and Detach say that a session begins and has ended.
-	Attach(nexus string)
+	Attach(nexus, initiator string)
 	Detach(nexus string)
 	// Reset is a logical unit or target reset that some nexus asked for.
 	Reset()
+	// Renew says that another epoch begins: reservations of the old one are
+	// void. No session is attached.
+	Renew()
 }
 
 // Access lets one initiator use a target.
@@ -73,6 +77,7 @@ type Config struct {
 	MaxBytes       int64 // data in memory, all sessions
 	LoginTimeout   time.Duration
 	SendTimeout    time.Duration
+	DataTimeout    time.Duration // for one burst of data-out
 }
 
 // Server is an iSCSI target portal with any number of targets.
@@ -87,14 +92,16 @@ type Server struct {
 	sessions  map[*conn]struct{} // bound ones
 	conns     map[*conn]struct{} // all
 	listeners map[net.Listener]struct{}
+	slots     slots
 	tsih      uint16
 	closed    bool
 }
 
-// target is a Target and whether it admits logins at the moment.
+// target is a Target and what is known of it.
 type target struct {
 	Target
-	open bool
+	open  bool // admits logins at the moment
+	renew bool // its device must hear of the epoch before it opens
 }
 
 // NewServer makes a server without listeners.
@@ -111,8 +118,11 @@ func NewServer(c Config) *Server {
 	if c.SendTimeout == 0 {
 		c.SendTimeout = defaultSendTimeout
 	}
+	if c.DataTimeout == 0 {
+		c.DataTimeout = defaultDataTimeout
+	}
 	return &Server{
-		cfg: c, memory: semaphore.NewWeighted(c.MaxBytes), running: semaphore.NewWeighted(serverRunning),
+		cfg: c, slots: newSlots(c.MaxConnections), memory: semaphore.NewWeighted(c.MaxBytes), running: semaphore.NewWeighted(serverRunning),
 		targets: map[string]*target{}, sessions: map[*conn]struct{}{}, conns: map[*conn]struct{}{},
 		listeners: map[net.Listener]struct{}{},
 	}
@@ -130,14 +140,20 @@ func (s *Server) Publish(ctx context.Context, t Target) error {
 		s.mu.Unlock()
 		return fmt.Errorf("publish %s: %w", t.Name, net.ErrClosed)
 	}
+	old := s.targets[t.Name]
+	n.renew = old == nil || old.Device != t.Device || old.Epoch != t.Epoch || old.renew
+	s.replace(old, n)
 	s.targets[t.Name] = n
 	cut := s.bound(func(c *conn) bool { return c.target == t.Name && !n.covers(c) })
 	s.mu.Unlock()
 	if err := drain(ctx, cut); err != nil {
 		return fmt.Errorf("publish %s: drain %d sessions: %w", t.Name, len(cut), err)
 	}
+	if n.renew {
+		t.Device.Renew()
+	}
 	s.mu.Lock()
-	n.open = true
+	n.open, n.renew = true, false
 	s.mu.Unlock()
 	return nil
 }
@@ -146,6 +162,7 @@ func (s *Server) Publish(ctx context.Context, t Target) error {
 // is running any more. What is not there is withdrawn.
 func (s *Server) Withdraw(ctx context.Context, name string) error {
 	s.mu.Lock()
+	s.replace(s.targets[name], nil)
 	delete(s.targets, name)
 	cut := s.bound(func(c *conn) bool { return c.target == name })
 	s.mu.Unlock()
@@ -226,24 +243,6 @@ func (s *Server) Serve(l net.Listener) error {
 
 const acceptPause = 50 * time.Millisecond
 
-// admit starts a connection, if there is room for it.
-func (s *Server) admit(nc net.Conn) {
-	c := newConn(s, nc)
-	s.mu.Lock()
-	full := s.closed || len(s.conns) >= s.cfg.MaxConnections
-	if !full {
-		s.conns[c] = struct{}{}
-		s.wg.Add(1)
-	}
-	s.mu.Unlock()
-	if full {
-		s.cfg.Log.Warn("connection refused: too many", "addr", nc.RemoteAddr())
-		_ = nc.Close()
-		return
-	}
-	go c.serve()
-}
-
 // Close ends all listeners and connections, and waits for their commands.
 func (s *Server) Close() {
 	s.mu.Lock()
@@ -318,7 +317,8 @@ func (s *Server) bind(c *conn) error {
 			c.nexus = fmt.Sprintf("%s,t,%d", c.port, c.tsih)
 			s.sessions[c] = struct{}{}
 			if c.dev != nil {
-				c.dev.Attach(c.nexus)
+				c.dev.Attach(c.nexus, c.initiator)
+				s.slots.loggedIn(c)
 			}
 			s.mu.Unlock()
 			return nil

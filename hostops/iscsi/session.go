@@ -17,10 +17,14 @@ func (c *conn) takeCmdSN(p *pdu) bool {
 
 // fullFeature reads PDUs until the session ends; a logout ends it with nil.
 func (c *conn) fullFeature() error {
+	p := new(pdu) // nothing keeps it
 	for {
-		p := new(pdu)
+		p.data = nil
+		if c.r.Buffered() < headerBytes {
+			c.pump(false)
+		}
 		if err := readHeader(c.r, p, c.p.digests); err != nil {
-			return err
+			return c.late(err)
 		}
 		n := p.dataBytes()
 		if n > maxRecvBytes {
@@ -39,7 +43,7 @@ func (c *conn) fullFeature() error {
 			}
 		}
 		if err != nil {
-			return err
+			return c.late(err)
 		}
 	}
 }
@@ -47,7 +51,7 @@ func (c *conn) fullFeature() error {
 // other handles everything but commands and their data.
 func (c *conn) other(p *pdu, n int) (over bool, err error) {
 	p.data = make([]byte, n)
-	if err := readData(c.r, p.data, c.p.digests); err != nil {
+	if err := c.readData(p.data); err != nil {
 		return false, err
 	}
 	switch op := p.op(); {
@@ -72,9 +76,24 @@ func (c *conn) other(p *pdu, n int) (over bool, err error) {
 		r.h[2] = reasonUnsupported
 		r.data = append([]byte(nil), p.h[:]...)
 		r.put(offITT, noTag)
-		c.reply(r)
+		c.say(r)
 	}
 	return false, nil
+}
+
+// readData reads a data segment; what is queued is sent before a wait.
+func (c *conn) readData(b []byte) error {
+	if c.r.Buffered() < len(b) {
+		c.pump(false)
+	}
+	return readData(c.r, b, c.p.digests)
+}
+
+func (c *conn) skipData(n int) error {
+	if c.r.Buffered() < n {
+		c.pump(false)
+	}
+	return skipData(c.r, n, c.p.digests)
 }
 
 // nopOut answers a ping. A NOP-Out that is not immediate takes a command
@@ -88,10 +107,11 @@ func (c *conn) nopOut(p *pdu) {
 	r.copyITT(p)
 	r.put(offTTT, noTag)
 	r.data = p.data[:min(len(p.data), c.p.maxSend)]
-	c.reply(r)
+	c.say(r)
 }
 
 func (c *conn) logout(p *pdu) {
+	c.pump(false)
 	c.wg.Wait()
 	r := newPDU(opLogoutResp, bitFinal)
 	if p.h[1]&0x7f == 2 { // remove the connection for recovery: not at level 0
@@ -99,6 +119,7 @@ func (c *conn) logout(p *pdu) {
 	}
 	r.copyITT(p)
 	c.reply(r)
+	_ = c.flush() // the connection is closed next
 }
 
 // textRequest answers SendTargets (RFC 7143 appendix C); an answer longer than
@@ -112,21 +133,21 @@ func (c *conn) textRequest(p *pdu) error {
 		if err != nil {
 			return err
 		}
-		c.list = c.answerText(t)
-	} else if p.u32(offTTT) != c.listTTT || len(c.list) == 0 {
+		c.answer = c.answerText(t)
+	} else if p.u32(offTTT) != c.answerTTT || len(c.answer) == 0 {
 		return fmt.Errorf("%w: text request continues nothing", ErrProtocol)
 	}
 	r := newPDU(opTextResp, bitFinal)
 	copy(r.h[8:20], p.h[8:20])
 	r.put(offTTT, noTag)
-	n := min(len(c.list), c.p.maxSend)
-	r.data, c.list = c.list[:n], c.list[n:]
-	if len(c.list) > 0 {
-		c.listTTT = (c.listTTT + 1) & 0x7fffffff
+	n := min(len(c.answer), c.p.maxSend)
+	r.data, c.answer = c.answer[:n], c.answer[n:]
+	if len(c.answer) > 0 {
+		c.answerTTT = (c.answerTTT + 1) & 0x7fffffff
 		r.h[1] = 0x40 // more to come
-		r.put(offTTT, c.listTTT)
+		r.put(offTTT, c.answerTTT)
 	}
-	c.reply(r)
+	c.say(r)
 	return nil
 }
 
@@ -176,6 +197,7 @@ const (
 )
 
 func (c *conn) taskManagement(p *pdu) {
+	c.pump(false)
 	resp := byte(tmComplete)
 	switch fn := p.h[1] & 0x7f; fn {
 	case tmAbortTask:
@@ -196,5 +218,5 @@ func (c *conn) taskManagement(p *pdu) {
 	r := newPDU(opTaskMgmtResp, bitFinal)
 	r.h[2] = resp
 	r.copyITT(p)
-	c.reply(r)
+	c.say(r)
 }

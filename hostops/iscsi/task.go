@@ -1,8 +1,12 @@
 package iscsi
 
 import (
+	"container/list"
+	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
+	"time"
 
 	"vcn/hostops/iscsi/scsi"
 )
@@ -24,7 +28,8 @@ type task struct {
 	r2tSN    uint32
 	dataSN   uint32
 	burstEnd int
-	held     int64 // bytes of the memory budgets
+	waits    *list.Element // in conn.waiting
+	held     int64         // bytes of the memory budgets
 
 	refused *scsi.Result // the answer without running
 
@@ -43,6 +48,9 @@ func (t *task) out() []byte {
 
 // command takes a command PDU with n bytes of immediate data.
 func (c *conn) command(p *pdu, n int) error {
+	if c.quick(p, n) {
+		return nil
+	}
 	t := &task{itt: p.itt(), read: p.h[1]&0x40 != 0, write: p.h[1]&0x20 != 0, fin: make(chan struct{})}
 	copy(t.cdb[:], p.h[32:48])
 	edtl := p.u32(offTTT)
@@ -56,15 +64,14 @@ func (c *conn) command(p *pdu, n int) error {
 	if t.write && !p.final() && c.p.initialR2T {
 		return fmt.Errorf("%w: command %#x: unsolicited data", ErrProtocol, t.cdb[0])
 	}
-	// Peripheral and flat addressing (SAM-5 4.7) name a small number alike.
-	t.noLUN = p.h[8]&^0x40 != 0 || p.h[9] != scsi.LUN
+	t.noLUN = otherLUN(p)
 	c.reserve(t)
 	if n > 0 && t.buf == nil {
-		if err := skipData(c.r, n, c.p.digests); err != nil {
+		if err := c.skipData(n); err != nil {
 			return err
 		}
 	} else if n > 0 {
-		if err := readData(c.r, t.buf.B[:n], c.p.digests); err != nil {
+		if err := c.readInTime(t.buf.B[:n]); err != nil {
 			c.release(t)
 			return err
 		}
@@ -85,6 +92,7 @@ func (c *conn) command(p *pdu, n int) error {
 	}
 	if t.write && !p.final() {
 		t.unsol, t.burstEnd = true, min(c.p.firstBurst, t.edtl)
+		c.await(t)
 		return nil
 	}
 	c.advance(t)
@@ -137,18 +145,6 @@ func (c *conn) register(t *task) error {
 	return nil
 }
 
-// forget drops a task from the table; false if it was not there any more.
-func (c *conn) forget(t *task) bool {
-	c.taskMu.Lock()
-	defer c.taskMu.Unlock()
-	if c.tasks[t.itt] != t {
-		return false
-	}
-	delete(c.tasks, t.itt)
-	c.inflight.Add(-1)
-	return true
-}
-
 // dropTasks ends what never ran; the reader has ended and no task runs.
 func (c *conn) dropTasks() {
 	for _, t := range c.tasks {
@@ -176,11 +172,8 @@ func (c *conn) advance(t *task) {
 	r.put(offOffset, uint32(t.got))
 	r.put(offResidual, uint32(n)) // desired length, in an R2T
 	t.r2tSN++
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	c.window(r)
-	r.put(offStatSN, c.statSN)
-	c.send(r)
+	c.await(t)
+	c.post(outgoing{p: r})
 }
 
 // dataOut takes n bytes for a task.
@@ -190,17 +183,20 @@ func (c *conn) dataOut(p *pdu, n int) error {
 	drop := t == nil || t.running || !t.write || t.buf == nil
 	c.taskMu.Unlock()
 	if drop { // aborted or refused meanwhile
-		return skipData(c.r, n, c.p.digests)
+		return c.skipData(n)
 	}
 	tagged := t.ttt
 	if t.unsol {
 		tagged = noTag
 	}
-	if p.u32(offTTT) != tagged || p.u32(offOffset) != uint32(t.got) || t.got+n > t.burstEnd || p.u32(offDataSN) != t.dataSN {
-		return fmt.Errorf("%w: Data-Out with wrong tag, offset, length or number", ErrProtocol)
+	if p.u32(offTTT) != tagged || p.u32(offOffset) != uint32(t.got) || t.got+n > t.burstEnd {
+		return fmt.Errorf("%w: Data-Out with wrong tag, offset or length", ErrProtocol)
+	}
+	if p.u32(offDataSN) != t.dataSN {
+		return c.spoil(t, n)
 	}
 	t.dataSN++
-	if err := readData(c.r, t.buf.B[t.got:t.got+n], c.p.digests); err != nil {
+	if err := c.readData(t.buf.B[t.got : t.got+n]); err != nil {
 		return err
 	}
 	t.got += n
@@ -211,8 +207,76 @@ func (c *conn) dataOut(p *pdu, n int) error {
 		return fmt.Errorf("%w: Data-Out burst too short", ErrProtocol)
 	}
 	t.unsol = false
+	c.arrived(t)
 	c.advance(t)
 	return nil
+}
+
+// spoil fails a task one of whose Data-Outs is missing, as its number says
+// (RFC 7143 7.9); what still comes for it is dropped. The session goes on.
+func (c *conn) spoil(t *task, n int) error {
+	if err := c.skipData(n); err != nil {
+		return err
+	}
+	c.arrived(t)
+	r := scsi.DataLost()
+	t.refused = &r
+	c.start(t)
+	return nil
+}
+
+// await notes that a burst of data-out is to come. Initiators send bursts in
+// the order in which they are asked for, so the oldest one is watched: it must
+// be complete DataTimeout after it became the oldest. Otherwise a session that
+// stops sending would hold its buffers for ever.
+func (c *conn) await(t *task) {
+	t.waits = c.waiting.PushBack(t)
+	if c.waiting.Len() == 1 {
+		c.watch()
+	}
+}
+
+// arrived: nothing more is to come for t at the moment.
+func (c *conn) arrived(t *task) {
+	if t.waits == nil {
+		return
+	}
+	oldest := c.waiting.Front() == t.waits
+	c.waiting.Remove(t.waits)
+	t.waits = nil
+	if oldest {
+		c.watch()
+	}
+}
+
+// watch gives the reader time until the oldest burst must be there.
+func (c *conn) watch() {
+	var end time.Time
+	if c.waiting.Len() > 0 {
+		end = time.Now().Add(c.s.cfg.DataTimeout)
+	}
+	_ = c.nc.SetReadDeadline(end)
+}
+
+// readInTime reads immediate data, for which a buffer is held already.
+func (c *conn) readInTime(b []byte) error {
+	timed := c.waiting.Len() == 0 && c.r.Buffered() < len(b)+headerBytes
+	if timed {
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.s.cfg.DataTimeout))
+	}
+	err := c.readData(b)
+	if timed {
+		_ = c.nc.SetReadDeadline(time.Time{})
+	}
+	return err
+}
+
+// late names the error of a read that watch has ended.
+func (c *conn) late(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("data-out did not come within %s", c.s.cfg.DataTimeout)
+	}
+	return err
 }
 
 // start runs a task beside the reader.
@@ -221,24 +285,61 @@ func (c *conn) start(t *task) {
 	t.running = true
 	c.taskMu.Unlock()
 	c.wg.Add(1)
-	go c.run(t)
+	select {
+	case c.work <- t:
+	default:
+		c.workers.Go(func() { c.worker(t) })
+	}
+}
+
+const idleWorkers = 4 // of a session; more of them end when there is no work
+
+// worker runs a task, and others while there are some: a goroutine that is kept
+// has a stack of the right size already.
+func (c *conn) worker(t *task) {
+	for {
+		c.run(t)
+		if c.idle.Add(1) > idleWorkers {
+			c.idle.Add(-1)
+			return
+		}
+		select {
+		case t = <-c.work:
+			c.idle.Add(-1)
+		case <-c.ctx.Done():
+			c.idle.Add(-1)
+			return
+		}
+	}
 }
 
 // run executes a task and answers it. After a cut it does not begin any more:
-// nobody was promised anything.
+// nobody was promised anything. The answer is queued in the same moment in which
+// the task leaves the table, so that it goes before the answer to an abort that
+// does not find the task.
 func (c *conn) run(t *task) {
-	defer c.wg.Done()
-	defer c.release(t)
 	r, ok := c.execute(t)
-	defer r.Free()
-	c.forget(t)
+	var o outgoing
+	if ok {
+		o = c.respond(t, &r)
+	}
+	o.r, o.t = r, t
 	c.taskMu.Lock()
-	aborted := t.aborted
+	if c.tasks[t.itt] == t {
+		delete(c.tasks, t.itt)
+		c.inflight.Add(-1)
+	}
+	send := ok && !t.aborted
+	if send {
+		c.post(o)
+	}
 	c.taskMu.Unlock()
 	close(t.fin)
-	if ok && !aborted {
-		c.respond(t, &r)
+	if !send {
+		c.free(&o)
+		return
 	}
+	c.pump(true)
 }
 
 // execute waits for its turn and runs the command; false after a cut.
@@ -312,6 +413,7 @@ func (c *conn) abort(f func(*task) bool) (n int) {
 	}
 	c.taskMu.Unlock()
 	for _, t := range drop {
+		c.arrived(t)
 		c.release(t)
 	}
 	for _, t := range wait {

@@ -5,8 +5,11 @@ import (
 	"crypto/md5" //nolint:gosec // CHAP
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -16,6 +19,8 @@ import (
 const (
 	headerBytes  = 48
 	defaultLimit = 30 * time.Second
+
+	loginRoundsMax = 8
 )
 
 // Config says who logs in to what.
@@ -31,6 +36,9 @@ type Config struct {
 	LUN       byte
 	Timeout   time.Duration // of each answer; 0: 30 s
 	Extra     [][2]string   // further operational keys
+	// KeepAttention leaves unit attentions pending; otherwise a login to a unit
+	// takes them, as every initiator does.
+	KeepAttention bool
 }
 
 // Conn is one connection.
@@ -40,6 +48,16 @@ type Conn struct {
 	CmdSN     uint32
 	ExpStatSN uint32
 	tag       uint32
+	transit   bool // the last login response went to the next stage
+	rounds    int  // of operational negotiation
+	// CRC32C digests that were agreed upon, of what is sent and received.
+	HeaderDigest, DataDigest bool
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func digest(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
 }
 
 // PDU is a header and its data.
@@ -72,7 +90,15 @@ func Dial(c Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial target: %w", err)
 	}
-	return &Conn{cfg: c, NC: nc, CmdSN: 1, tag: 1}, nil
+	return Over(nc, c), nil
+}
+
+// Over is Dial with a connection that is there already.
+func Over(nc net.Conn, c Config) *Conn {
+	if c.Timeout == 0 {
+		c.Timeout = defaultLimit
+	}
+	return &Conn{cfg: c, NC: nc, CmdSN: 1, tag: 1}
 }
 
 // Login connects and logs in.
@@ -93,12 +119,40 @@ func (k *Conn) Close() error { return k.NC.Close() }
 
 // Send writes one PDU as it is, but for the length of its data.
 func (k *Conn) Send(p *PDU) error {
-	n := len(p.Data)
-	p.H[5], p.H[6], p.H[7] = byte(n>>16), byte(n>>8), byte(n)
-	b := append(append(append([]byte(nil), p.H[:]...), p.Data...), make([]byte, -n&3)...)
+	b := k.Wire(p)
 	_ = k.NC.SetWriteDeadline(time.Now().Add(k.cfg.Timeout))
 	_, err := k.NC.Write(b)
 	return err
+}
+
+// Wire is what Send puts on the wire for a PDU.
+func (k *Conn) Wire(p *PDU) []byte {
+	n := len(p.Data)
+	p.H[5], p.H[6], p.H[7] = byte(n>>16), byte(n>>8), byte(n)
+	b := append([]byte(nil), p.H[:]...)
+	if k.HeaderDigest {
+		b = append(b, digest(b)...)
+	}
+	at := len(b)
+	b = append(append(b, p.Data...), make([]byte, -n&3)...)
+	if k.DataDigest && n > 0 {
+		b = append(b, digest(b[at:])...)
+	}
+	return b
+}
+
+func (k *Conn) checked(b []byte, on bool) error {
+	if !on {
+		return nil
+	}
+	var got [4]byte
+	if _, err := io.ReadFull(k.NC, got[:]); err != nil {
+		return err
+	}
+	if !bytes.Equal(got[:], digest(b)) {
+		return errors.New("wrong digest from the target")
+	}
+	return nil
 }
 
 // Receive reads one PDU.
@@ -108,13 +162,16 @@ func (k *Conn) Receive() (*PDU, error) {
 	if _, err := io.ReadFull(k.NC, p.H[:]); err != nil {
 		return nil, err
 	}
+	if err := k.checked(p.H[:], k.HeaderDigest); err != nil {
+		return nil, err
+	}
 	n := int(p.H[5])<<16 | int(p.H[6])<<8 | int(p.H[7])
 	b := make([]byte, n+(-n&3))
 	if _, err := io.ReadFull(k.NC, b); err != nil {
 		return nil, err
 	}
 	p.Data = b[:n]
-	return p, nil
+	return p, k.checked(b, k.DataDigest && n > 0)
 }
 
 func pairs(kv ...[2]string) []byte {
@@ -151,7 +208,7 @@ func (k *Conn) exchange(p *PDU) (map[string]string, error) {
 	if r.H[36] != 0 {
 		return nil, &Refused{r.H[36], r.H[37]}
 	}
-	k.ExpStatSN = r.U32(24) + 1
+	k.ExpStatSN, k.transit = r.U32(24)+1, r.H[1]&0x80 != 0
 	m := map[string]string{}
 	for e := range bytes.SplitSeq(r.Data, []byte{0}) {
 		if a, b, ok := strings.Cut(string(e), "="); ok {
@@ -159,6 +216,12 @@ func (k *Conn) exchange(p *PDU) (map[string]string, error) {
 		}
 	}
 	return m, nil
+}
+
+// LoginWith is Login with other operational keys than the configuration's.
+func (k *Conn) LoginWith(extra ...[2]string) error {
+	k.cfg.Extra = extra
+	return k.Login()
 }
 
 // Login logs in on a connection.
@@ -193,8 +256,59 @@ func (k *Conn) Login() error {
 		}
 	}
 	ops := append([][2]string{{"MaxRecvDataSegmentLength", "262144"}, {"InitialR2T", "No"}, {"ImmediateData", "Yes"}}, k.cfg.Extra...)
-	_, err = k.exchange(k.LoginPDU(0x87, ops...))
-	return err
+	// A target may come with keys of its own, and lets us go on when we answered.
+	agreed := map[string]string{}
+	for k.transit = false; !k.transit; {
+		if k.rounds++; k.rounds > loginRoundsMax {
+			return fmt.Errorf("login has not ended after %d rounds", loginRoundsMax)
+		}
+		if m, err = k.exchange(k.LoginPDU(0x87, ops...)); err != nil {
+			return err
+		}
+		for _, o := range ops {
+			agreed[o[0]] = "" // the answer to it follows
+		}
+		ops = answers(m, agreed)
+		maps.Copy(agreed, m)
+	}
+	k.HeaderDigest, k.DataDigest = agreed["HeaderDigest"] == "CRC32C", agreed["DataDigest"] == "CRC32C"
+	if k.cfg.Target == "" || k.cfg.KeepAttention {
+		return nil
+	}
+	return k.clearAttention()
+}
+
+// answers agrees to what the target offers of itself, and to no digests.
+func answers(offers, known map[string]string) (l [][2]string) {
+	for key, v := range offers {
+		if _, ok := known[key]; ok {
+			continue
+		}
+		switch key {
+		case "TargetPortalGroupTag", "TargetAlias", "TargetAddress", "MaxRecvDataSegmentLength": // declared
+		case "HeaderDigest", "DataDigest":
+			l = append(l, [2]string{key, "None"})
+		default:
+			l = append(l, [2]string{key, v})
+		}
+	}
+	return l
+}
+
+const maxAttentions = 16
+
+// clearAttention sends TEST UNIT READY until no unit attention is left.
+func (k *Conn) clearAttention() error {
+	for range maxAttentions {
+		a, err := k.Command(make([]byte, 6), nil, 0)
+		if err != nil {
+			return err
+		}
+		if key, _ := a.Key(); key != 6 {
+			return nil
+		}
+	}
+	return errors.New("unit attentions do not end")
 }
 
 // Answer is what a command came to.
@@ -254,6 +368,10 @@ func (k *Conn) Await(out []byte) (*Answer, error) {
 			return nil, err
 		}
 		switch p.H[0] & 0x3f {
+		case 0x20: // the target asks whether we are there
+			if err := k.pong(p); err != nil {
+				return nil, err
+			}
 		case 0x31:
 			off, n := int(p.U32(40)), int(p.U32(44))
 			if err := k.dataOut(p, out[off:off+n], off); err != nil {
@@ -277,6 +395,21 @@ func (k *Conn) Await(out []byte) (*Answer, error) {
 			return nil, fmt.Errorf("unexpected operation %#x", p.H[0])
 		}
 	}
+}
+
+// pong answers a NOP-In that wants an answer (RFC 7143 11.19).
+func (k *Conn) pong(in *PDU) error {
+	if in.U32(20) == 0xffffffff {
+		return nil
+	}
+	p := &PDU{Data: in.Data}
+	p.H[0], p.H[1] = 0x40, 0x80
+	copy(p.H[8:16], in.H[8:16])
+	p.Put(16, 0xffffffff)
+	p.Put(20, in.U32(20))
+	p.Put(24, k.CmdSN)
+	p.Put(28, k.ExpStatSN)
+	return k.Send(p)
 }
 
 func (k *Conn) dataOut(r2t *PDU, b []byte, off int) error {

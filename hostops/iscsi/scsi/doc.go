@@ -4,8 +4,10 @@
 // It may import gotgt and golang.org/x/sys, and nothing of ours.
 //
 //	session ──Exec(nexus, cdb, out)──▶ Unit ──┬─ our handlers ─▶ File (os file, faults, …)
-//	                                   │      └─ kept commands ─▶ gotgt api.SCSILu.PerformCommand
-//	                                   └─ recover: a panic is HARDWARE ERROR, never the end of the process
+//	      │                            │      └─ kept commands ─▶ gotgt api.SCSILu.PerformCommand
+//	      │                            ├─ unit attentions, reservations: may this initiator do it now?
+//	      │                            └─ recover: a panic is HARDWARE ERROR, never the end of the process
+//	      └─ExecNow: a READ that nothing stands in the way of, from memory
 //
 // # What is gotgt's and what is ours
 //
@@ -35,11 +37,32 @@
 //     later success would be a lie: the unit refuses writes and flushes for
 //     good, and tells its owner once. Reads go on, so that data can be saved.
 //   - The write cache is on (WCE): data is durable after SYNCHRONIZE CACHE or
-//     FUA, as on a disk.
+//     FUA, as on a disk. With Config.WriteThrough it is off: every write is
+//     durable before it is answered. Flushes that wait at the same time share one
+//     fdatasync (group commit), which begins after the last of them arrived.
+//   - A power loss takes what was answered and not flushed, and the next flush
+//     cannot know. So a Mark is made durable before the first such write after a
+//     flush is answered (at most two small fsyncs in 10 s), and whoever opens the
+//     unit in another boot finds it: initiators hear POWER ON OCCURRED (29h/01h)
+//     instead of 29h/00h, which none of them acts upon; Lost is for whoever can
+//     restart the guest. The mark errs on the safe side: a unit that was busy
+//     counts as having lost something.
+//   - Reservations, persistent and RESERVE(6), belong to an initiator's name. They
+//     live in memory: APTPL is refused, a new process and a new generation start
+//     without any. A change waits for the commands that run, so when PREEMPT (or
+//     PREEMPT AND ABORT, which therefore is the same) is answered, nothing of the
+//     preempted initiator is written any more. Refused as well: registration for
+//     others (SPEC_I_PT), REGISTER AND MOVE.
+//   - The first session of an initiator hears of a power on, every later one of
+//     the loss of its nexus (29h/07h). QEMU and the kernel repeat the command.
+//   - Not served, because it could not be kept: SANITIZE (what is under a file
+//     keeps old blocks), WRITE ATOMIC (no file system promises it). EXTENDED COPY
+//     copies within the unit only, and is done when it is answered.
+//   - Block devices: no SEEK_HOLE, so everything counts as mapped. What cannot
+//     punch holes (dm-thin) is discarded in whole chunks, read again, and zeroes
+//     are written where it is not zero: a discard promises nothing. Writes to a
+//     full thin pool fail as late as the flush unless WriteThrough is on.
 //   - Zeroing goes to the file system: UNMAP and WRITE SAME with UNMAP punch a
 //     hole, WRITE SAME of zeroes without it makes an allocated zero range; where
 //     the file system can do neither, zeroes are written.
-//   - Persistent reservations are refused (invalid operation code): an export
-//     has one initiator at a time, fenced by its generation. A cluster file
-//     system between guests would need them.
 package scsi

@@ -42,6 +42,15 @@ func (f *Faulty) ask(op Op, off, n int64) error {
 	return nil
 }
 
+// ReadNow is that of the file behind, while there is no hook.
+func (f *Faulty) ReadNow(p []byte, off int64) bool {
+	r, ok := f.File.(interface{ ReadNow([]byte, int64) bool })
+	return ok && f.hook.Load() == nil && r.ReadNow(p, off)
+}
+
+// Granularity is that of the file behind, if it has one.
+func (f *Faulty) Granularity() int64 { return granularity(f.File) }
+
 // ReadAt implements File.
 func (f *Faulty) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.ask(OpRead, off, int64(len(p))); err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +34,11 @@ const zeroChunkBytes = 1 << 20
 // zeroes is written where a file system cannot make a range zero by itself.
 var zeroes = make([]byte, zeroChunkBytes)
 
-type osFile struct{ f *os.File }
+type osFile struct {
+	f      *os.File
+	device *device     // nil for a regular file
+	slow   atomic.Bool // cannot say whether data is in memory
+}
 
 // OpenFile opens a regular file or a block device for reading and writing.
 func OpenFile(path string) (File, error) {
@@ -44,10 +50,23 @@ func OpenFile(path string) (File, error) {
 	if err == nil && !fi.Mode().IsRegular() && fi.Mode()&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
 		err = fmt.Errorf("%s is neither a file nor a block device", path)
 	}
+	o := &osFile{f: f}
+	if err == nil && !fi.Mode().IsRegular() {
+		o.device, err = describe(f)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open volume: %w", err), f.Close())
 	}
-	return &osFile{f: f}, nil
+	return o, nil
+}
+
+// Granularity is how many bytes, a power of two, discards should be aligned to;
+// 0 if nothing is known to be better than anything else.
+func (o *osFile) Granularity() int64 {
+	if o.device == nil {
+		return 0
+	}
+	return o.device.granularity
 }
 
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
@@ -59,6 +78,21 @@ func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// ReadNow reads what is in the page cache (preadv2 with RWF_NOWAIT). False: some
+// of it is not, or nobody can tell; p may have changed.
+func (o *osFile) ReadNow(p []byte, off int64) bool {
+	if o.slow.Load() || len(p) == 0 {
+		return false
+	}
+	v := unix.Iovec{Base: &p[0]}
+	v.SetLen(len(p))
+	n, _, e := unix.Syscall6(unix.SYS_PREADV2, o.f.Fd(), uintptr(unsafe.Pointer(&v)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
+	if e == unix.EOPNOTSUPP || e == unix.ENOSYS || e == unix.EINVAL {
+		o.slow.Store(true)
+	}
+	return e == 0 && int(n) == len(p)
 }
 
 func (o *osFile) WriteAt(p []byte, off int64) (int, error) { return o.f.WriteAt(p, off) }
@@ -79,22 +113,30 @@ func (o *osFile) Sync() error {
 func (o *osFile) Size() (int64, error) { return o.f.Seek(0, io.SeekEnd) }
 
 func (o *osFile) Zero(off, n int64, punch bool) error {
+	if o.device != nil {
+		return o.zeroDevice(off, n, punch)
+	}
 	mode := uint32(unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE)
 	if punch {
 		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	}
-	for {
-		err := unix.Fallocate(int(o.f.Fd()), mode, off, n)
-		switch {
-		case err == nil:
-			return nil
-		case err == unix.EINTR:
-			continue
-		// EINVAL: a block device and a range that is not aligned to its blocks.
-		case err == unix.EOPNOTSUPP || err == unix.EINVAL || err == unix.ENODEV || err == unix.ENOSYS:
-			return o.writeZeroes(off, n)
-		}
+	if done, err := o.fallocate(mode, off, n); done {
 		return err
+	}
+	return o.writeZeroes(off, n)
+}
+
+// fallocate is not done where the file system or device cannot do it.
+func (o *osFile) fallocate(mode uint32, off, n int64) (done bool, err error) {
+	for {
+		switch err := unix.Fallocate(int(o.f.Fd()), mode, off, n); err {
+		case unix.EINTR:
+			continue
+		case unix.EOPNOTSUPP, unix.EINVAL, unix.ENODEV, unix.ENOSYS:
+			return false, nil
+		default:
+			return true, err
+		}
 	}
 }
 
@@ -119,6 +161,10 @@ func (o *osFile) Extent(off int64) (int64, bool, error) {
 	}
 	if off >= size {
 		return 0, false, io.ErrUnexpectedEOF
+	}
+	if o.device != nil {
+		// Devices have no SEEK_HOLE; asking a thin pool takes another way than a file's.
+		return size - off, true, nil
 	}
 	fd := int(o.f.Fd())
 	data, err := unix.Seek(fd, off, unix.SEEK_DATA)

@@ -27,13 +27,15 @@ func (u *Unit) inquiry(k *call) Result {
 	var p []byte
 	switch k.cdb[2] {
 	case 0x00:
-		p = []byte{0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}
+		p = []byte{0x00, 0x80, 0x83, 0x8f, 0xb0, 0xb1, 0xb2}
 	case 0x80:
 		p = []byte(u.cfg.VolumeID)
 	case 0x83:
 		p = u.identification()
+	case 0x8f:
+		p = thirdPartyPage()
 	case 0xb0:
-		p = blockLimits()
+		p = u.blockLimits()
 	case 0xb1:
 		p = make([]byte, 60)
 		p[1] = 1 // not rotating
@@ -52,6 +54,7 @@ func standardInquiry() []byte {
 	b[2] = 6    // SPC-4
 	b[3] = 0x12 // HISUP, standard format
 	b[4] = byte(len(b) - 5)
+	b[5] = 0x08 // 3PC
 	b[7] = 0x02 // CMDQUE
 	copy(b[8:], fmt.Sprintf("%-8.8s%-16.16s%-4.4s", vendor, product, revision))
 	for i, v := range []uint16{0x00a0, 0x0960, 0x0460, 0x04c0} { // SAM-5, iSCSI, SPC-4, SBC-3
@@ -69,15 +72,25 @@ func (u *Unit) identification() []byte {
 	return binary.BigEndian.AppendUint64(p, u.naa)
 }
 
-func blockLimits() []byte {
+// granularity is how many bytes discards of a file should be aligned to, 0
+// where it does not say.
+func granularity(f File) int64 {
+	if g, ok := f.(interface{ Granularity() int64 }); ok {
+		return g.Granularity()
+	}
+	return 0
+}
+
+func (u *Unit) blockLimits() []byte {
 	p := make([]byte, 60)
+	unmap := uint32(max(1<<physicalShift, min(granularity(u.file)>>blockShift, maxUnmapBlocks)))
 	p[1] = maxCompareBlocks
 	binary.BigEndian.PutUint16(p[2:], 1<<physicalShift) // optimal granularity
 	binary.BigEndian.PutUint32(p[4:], maxTransferBlocks)
 	binary.BigEndian.PutUint32(p[8:], 1<<20/blockBytes) // optimal length
 	binary.BigEndian.PutUint32(p[16:], maxUnmapBlocks)
 	binary.BigEndian.PutUint32(p[20:], maxUnmapDescriptors)
-	binary.BigEndian.PutUint32(p[24:], 1<<physicalShift) // unmap granularity
+	binary.BigEndian.PutUint32(p[24:], unmap)
 	binary.BigEndian.PutUint64(p[32:], maxWriteSameBlocks)
 	return p
 }
@@ -124,7 +137,7 @@ func (u *Unit) modeSense(k *call) Result {
 	if control == 3 {
 		return Check(gotgt.ILLEGAL_REQUEST, gotgt.ASC_SAVING_PARMS_UNSUP)
 	}
-	pages := modePages(page, sub, control == 1)
+	pages := u.modePages(page, sub, control == 1)
 	if pages == nil {
 		return illegalField()
 	}
@@ -147,9 +160,11 @@ func (u *Unit) modeSense(k *call) Result {
 }
 
 // modePages renders one page, or all of them for 3fh; nil if there is none.
-func modePages(page, sub byte, changeable bool) []byte {
+func (u *Unit) modePages(page, sub byte, changeable bool) []byte {
 	caching := make([]byte, 18)
-	caching[0] = 0x04 // WCE
+	if !u.cfg.WriteThrough {
+		caching[0] = 0x04 // WCE
+	}
 	control := make([]byte, 10)
 	control[0], control[6], control[7] = 0x02, 0xff, 0xff // GLTSD, busy timeout unlimited
 	exceptions := make([]byte, 10)

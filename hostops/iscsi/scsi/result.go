@@ -12,6 +12,7 @@ import (
 const (
 	StatusGood           byte = 0x00
 	StatusCheckCondition byte = 0x02
+	StatusConflict       byte = 0x18 // a reservation of another initiator
 	StatusTaskSetFull    byte = 0x28
 )
 
@@ -20,6 +21,10 @@ const (
 	ascSpaceAllocation = 0x2707
 	ascCapacityChanged = 0x2a09
 	ascNoSense         = 0x0000
+	ascPowerOn         = 0x2901
+
+	ascRegistrationsPreempted = 0x2a05
+	ascProtocolCRC            = 0x4705
 )
 
 // Result is the answer to one command.
@@ -51,6 +56,19 @@ func sense(key byte, asc gotgt.SCSISubError) []byte {
 }
 
 func illegalField() Result { return Check(gotgt.ILLEGAL_REQUEST, gotgt.ASC_INVALID_FIELD_IN_CDB) }
+
+// illegalAt is illegalField with the number of the byte (SPC-4 4.5.2.4.2).
+func illegalAt(field int) Result {
+	r := illegalField()
+	r.Sense[15] = 0xc0 // SKSV, C/D
+	binary.BigEndian.PutUint16(r.Sense[16:], uint16(field))
+	return r
+}
+
+// DataLost answers a command whose data-out came incomplete or out of order
+// (RFC 7143 11.4.7.2).
+func DataLost() Result { return Check(gotgt.ABORTED_COMMAND, ascProtocolCRC) }
+
 func illegalOp() Result    { return Check(gotgt.ILLEGAL_REQUEST, gotgt.ASC_INVALID_OP_CODE) }
 func illegalRange() Result { return Check(gotgt.ILLEGAL_REQUEST, gotgt.ASC_LBA_OUT_OF_RANGE) }
 

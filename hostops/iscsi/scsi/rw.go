@@ -83,20 +83,23 @@ func (u *Unit) write(k *call) Result {
 		return Result{}
 	}
 	off := int64(lba) << blockShift
-	u.data.RLock()
-	defer u.data.RUnlock()
-	if _, err := u.file.WriteAt(d, off); err != nil {
+	if err := u.writeAt(d, off); err != nil {
 		return writeError(err)
 	}
-	if verify || op != opWrite6 && k.cdb[1]&bitFUA != 0 {
-		if err := u.Sync(); err != nil {
-			return writeError(err)
-		}
-	}
-	if verify && k.cdb[1]&0x02 != 0 {
+	r := u.settle(verify || op != opWrite6 && k.cdb[1]&bitFUA != 0)
+	if r.Status == StatusGood && verify && k.cdb[1]&0x02 != 0 {
+		u.data.RLock()
+		defer u.data.RUnlock()
 		return u.compare(d, off)
 	}
-	return Result{}
+	return r
+}
+
+func (u *Unit) writeAt(d []byte, off int64) error {
+	u.data.RLock()
+	defer u.data.RUnlock()
+	_, err := u.file.WriteAt(d, off)
+	return err
 }
 
 // compare reads what is at off and compares; the caller holds data.
@@ -181,21 +184,70 @@ func (u *Unit) compareAndWrite(k *call) Result {
 	if size == 0 {
 		return Result{}
 	}
-	off := int64(lba) << blockShift
-	u.data.Lock()
-	defer u.data.Unlock()
-	if r := u.compare(k.out[:size], off); r.Status != StatusGood {
+	if r := u.swap(k.out[:size], k.out[size:], int64(lba)<<blockShift); r.Status != StatusGood {
 		return r
 	}
-	if _, err := u.file.WriteAt(k.out[size:], off); err != nil {
+	return u.settle(k.cdb[1]&bitFUA != 0)
+}
+
+// swap writes what is to be if what is there is what was expected.
+func (u *Unit) swap(was, is []byte, off int64) Result {
+	u.data.Lock()
+	defer u.data.Unlock()
+	if r := u.compare(was, off); r.Status != StatusGood {
+		return r
+	}
+	if _, err := u.file.WriteAt(is, off); err != nil {
 		return writeError(err)
 	}
-	if k.cdb[1]&bitFUA != 0 {
-		if err := u.Sync(); err != nil {
-			return writeError(err)
-		}
+	return Result{}
+}
+
+// orWrite is ORWRITE(16) (SBC-3 5.9): what is there or'ed with what comes, in
+// one step.
+func (u *Unit) orWrite(k *call) Result {
+	lba, n, bad := u.writable(k.cdb)
+	if bad != nil {
+		return *bad
+	}
+	if n > maxTransferBlocks {
+		return TooLarge()
+	}
+	d := cut(k.out, int(n)<<blockShift)
+	d = d[:len(d)&^(blockBytes-1)]
+	if len(d) == 0 {
+		return Result{}
+	}
+	if r := u.or(d, int64(lba)<<blockShift); r.Status != StatusGood {
+		return r
+	}
+	return u.settle(k.cdb[1]&bitFUA != 0)
+}
+
+func (u *Unit) or(d []byte, off int64) Result {
+	buf := NewBuffer(len(d))
+	defer buf.Free()
+	u.data.Lock()
+	defer u.data.Unlock()
+	if _, err := u.file.ReadAt(buf.B, off); err != nil {
+		return readError(err)
+	}
+	for i, b := range d {
+		buf.B[i] |= b
+	}
+	if _, err := u.file.WriteAt(buf.B, off); err != nil {
+		return writeError(err)
 	}
 	return Result{}
+}
+
+// readDefects is READ DEFECT DATA(10) and (12): a volume has none. What is
+// under it repairs its own.
+func (u *Unit) readDefects(k *call) Result {
+	if k.cdb[0] == opReadDefects10 {
+		return Result{Data: cut([]byte{0, k.cdb[2] & 0x1f, 0, 0}, be16(k.cdb[7:]))}
+	}
+	return Result{Data: cut([]byte{0, k.cdb[1] & 0x1f, 0, 0, 0, 0, 0, 0}, int(be32(k.cdb[6:])))}
 }
 
 // preFetch only checks its range: the kernel reads ahead by itself.

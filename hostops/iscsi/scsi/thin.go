@@ -33,14 +33,18 @@ func (u *Unit) unmap(k *call) Result {
 	if bad != nil {
 		return *bad
 	}
-	u.data.RLock()
-	defer u.data.RUnlock()
 	for _, r := range ranges {
-		if err := u.file.Zero(int64(r.lba)<<blockShift, int64(r.n)<<blockShift, true); err != nil {
+		if err := u.zero(int64(r.lba)<<blockShift, int64(r.n)<<blockShift, true); err != nil {
 			return writeError(err)
 		}
 	}
-	return Result{}
+	return u.settle(false)
+}
+
+func (u *Unit) zero(off, n int64, punch bool) error {
+	u.data.RLock()
+	defer u.data.RUnlock()
+	return u.file.Zero(off, n, punch)
 }
 
 func (u *Unit) unmapRanges(d []byte) (rs []blockRange, bad *Result) {
@@ -87,25 +91,23 @@ func (u *Unit) writeSame(k *call) Result {
 		return illegalField()
 	}
 	off, length := int64(lba)<<blockShift, int64(count)<<blockShift
-	u.data.RLock()
-	defer u.data.RUnlock()
 	if noData || bytes.Equal(k.out, zeroes[:blockBytes]) {
 		// Without UNMAP the space stays allocated: the initiator asked for
 		// zeroes, not for a thinner volume.
-		if err := u.file.Zero(off, length, c[1]&0x08 != 0); err != nil {
+		if err := u.zero(off, length, c[1]&0x08 != 0); err != nil {
 			return writeError(err)
 		}
-		return Result{}
+		return u.settle(false)
 	}
 	chunk := bytes.Repeat(k.out, int(min(length, chunkSize))/blockBytes)
 	for length > 0 {
 		b := chunk[:min(length, int64(len(chunk)))]
-		if _, err := u.file.WriteAt(b, off); err != nil {
+		if err := u.writeAt(b, off); err != nil {
 			return writeError(err)
 		}
 		off, length = off+int64(len(b)), length-int64(len(b))
 	}
-	return Result{}
+	return u.settle(false)
 }
 
 const (

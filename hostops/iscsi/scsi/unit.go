@@ -26,7 +26,6 @@ const (
 	maxUnmapDescriptors = 256
 	maxWriteSameBlocks  = 1 << 18 // 128 MiB: still quick where zeroes must be written
 	maxCompareBlocks    = 255
-	maxAttentions       = 8 // queued for one nexus
 )
 
 // Config says what a unit is.
@@ -40,6 +39,16 @@ type Config struct {
 	OnFail func(error)
 	// Failed makes a unit that has failed before (in an earlier process).
 	Failed string
+	// WriteThrough makes every write durable before it is answered, and says so
+	// (WCE=0): for hosts that may lose their power.
+	WriteThrough bool
+	// PowerLost: the host lost its power, and with it perhaps writes of this
+	// volume that were answered and not flushed. Initiators hear POWER ON
+	// OCCURRED instead of the common POWER ON, RESET, OR BUS DEVICE RESET.
+	PowerLost bool
+	// Mark, if not nil, is set while there may be writes that were answered and
+	// not flushed.
+	Mark Mark
 }
 
 // Unit is one disk. Its methods may be called concurrently.
@@ -61,8 +70,20 @@ type Unit struct {
 	// against every other write.
 	data sync.RWMutex
 
+	// access is held for reading while a command that reservations govern runs,
+	// and for writing while reservations change. It comes before data.
+	access   sync.RWMutex
+	res      reservations
+	reserved atomic.Pointer[string] // nexus that has RESERVE(6) or (10)
+
+	flush flusher
+	mark  marker
+
 	nexusMu sync.Mutex
-	nexus   map[string][]gotgt.SCSISubError // pending unit attentions
+	nexus   map[string]string // initiators of the sessions
+	copies  map[string][]copyResult
+	ports   map[string]*port // by initiator
+	pending atomic.Int64     // unit attentions of all ports
 }
 
 // NewUnit makes a unit over f, which it owns from then on.
@@ -72,7 +93,7 @@ func NewUnit(f File, c Config) (*Unit, error) {
 	}
 	sum := sha256.Sum256([]byte(c.VolumeID))
 	u := &Unit{
-		cfg: c, file: f, nexus: map[string][]gotgt.SCSISubError{},
+		cfg: c, file: f, nexus: map[string]string{}, copies: map[string][]copyResult{}, ports: map[string]*port{},
 		// NAA 3h, locally assigned (SPC-4 7.8.6.6).
 		naa: binary.BigEndian.Uint64(sum[:8])&^(0xf<<60) | 3<<60,
 	}
@@ -101,37 +122,6 @@ func (u *Unit) Failed() string {
 	return ""
 }
 
-// Sync makes every completed write durable. After one failure it fails for
-// good.
-func (u *Unit) Sync() error {
-	if why := u.Failed(); why != "" {
-		// Nobody hears of the failure before OnFail has returned.
-		u.failMu.Lock()
-		defer u.failMu.Unlock()
-		return fmt.Errorf("sync volume %s: unit has failed: %s", u.cfg.VolumeID, why)
-	}
-	// The kernel tells of lost pages once. A sync that runs beside the one that is
-	// told must not find the pages clean and answer before that one is noted.
-	u.failMu.Lock()
-	defer u.failMu.Unlock()
-	if why := u.Failed(); why != "" {
-		return fmt.Errorf("sync volume %s: unit has failed: %s", u.cfg.VolumeID, why)
-	}
-	err := u.file.Sync()
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("sync volume %s: %w", u.cfg.VolumeID, err)
-	why := err.Error()
-	if u.failed.CompareAndSwap(nil, &why) {
-		u.cfg.Log.Error("volume has failed for good: data that was written may be lost", "volume", u.cfg.VolumeID, "err", err)
-		if u.cfg.OnFail != nil {
-			u.cfg.OnFail(err)
-		}
-	}
-	return err
-}
-
 // Resize rereads the size of the file and tells every initiator. A file that
 // shrank is an error and changes nothing.
 func (u *Unit) Resize() error {
@@ -156,49 +146,16 @@ func (u *Unit) Resize() error {
 	return nil
 }
 
-// Close closes the file. No command may run.
-func (u *Unit) Close() error { return u.file.Close() }
-
-// Attach makes a nexus (one session) known, so that unit attentions reach it.
-func (u *Unit) Attach(nexus string) {
-	u.nexusMu.Lock()
-	defer u.nexusMu.Unlock()
-	u.nexus[nexus] = nil
-}
-
-// Detach forgets a nexus.
-func (u *Unit) Detach(nexus string) {
-	u.nexusMu.Lock()
-	defer u.nexusMu.Unlock()
-	delete(u.nexus, nexus)
-}
-
-// Reset is a logical unit reset; every nexus is told (SAM-5 5.14.6).
-func (u *Unit) Reset() { u.attention(gotgt.ASC_POWERON_RESET) }
-
-func (u *Unit) attention(asc gotgt.SCSISubError) {
-	u.nexusMu.Lock()
-	defer u.nexusMu.Unlock()
-	for n, q := range u.nexus {
-		if len(q) < maxAttentions {
-			u.nexus[n] = append(q, asc)
-		}
-	}
-}
-
-func (u *Unit) takeAttention(nexus string) (gotgt.SCSISubError, bool) {
-	u.nexusMu.Lock()
-	defer u.nexusMu.Unlock()
-	q := u.nexus[nexus]
-	if len(q) == 0 {
-		return 0, false
-	}
-	u.nexus[nexus] = q[1:]
-	return q[0], true
+// Close closes the file, and clears the mark if everything is flushed. No
+// command may run.
+func (u *Unit) Close() error {
+	u.closeMark()
+	return u.file.Close()
 }
 
 // call is one command on its way through a handler.
 type call struct {
+	nexus string
 	cdb   []byte // 16 bytes
 	out   []byte // data-out that arrived, maybe less than the CDB wants
 	inMax int    // data-in bytes the initiator takes
@@ -233,10 +190,52 @@ func (u *Unit) Exec(nexus string, cdb, out []byte, inMax int) (r Result) {
 		return illegalField()
 	case c == nil:
 		return illegalOp()
-	case c.run == nil:
+	}
+	if c.access.governed() {
+		u.access.RLock()
+		defer u.access.RUnlock()
+		if u.conflict(nexus, c.access) {
+			return conflicts()
+		}
+	}
+	if c.run == nil {
 		return u.kept(cdb)
 	}
-	return c.run(u, &call{cdb: cdb, out: out, inMax: inMax})
+	return c.run(u, &call{nexus: nexus, cdb: cdb, out: out, inMax: inMax})
+}
+
+// NowBytes is the most that ExecNow reads.
+const NowBytes = 64 << 10
+
+// ExecNow runs a READ whose data is in memory and that nothing stands in the way
+// of; it does not wait for anything. Otherwise ok is false and nothing has
+// happened. cdb has 16 bytes.
+func (u *Unit) ExecNow(nexus string, cdb []byte, inMax int) (r Result, ok bool) {
+	file, can := u.file.(interface{ ReadNow([]byte, int64) bool })
+	if !can || u.attends(nexus) || u.reserved.Load() != nil {
+		return Result{}, false
+	}
+	switch cdb[0] {
+	case opRead6, opRead10, opRead12, opRead16:
+	default:
+		return Result{}, false
+	}
+	if !u.access.TryRLock() {
+		return Result{}, false
+	}
+	defer u.access.RUnlock()
+	lba, n, bad := u.within(cdb)
+	size := int(n) << blockShift
+	if bad != nil || n == 0 || size > NowBytes || size > inMax || u.res.kind != prNone || !u.data.TryRLock() {
+		return Result{}, false
+	}
+	defer u.data.RUnlock()
+	buf := NewBuffer(size)
+	if !file.ReadNow(buf.B, int64(lba)<<blockShift) {
+		buf.Free()
+		return Result{}, false
+	}
+	return Result{Data: buf.B, Total: size, buf: buf}, true
 }
 
 // keptBytes bounds the data-in of the commands that stay gotgt's.

@@ -42,7 +42,12 @@ func newTestUnit(t *testing.T) (*Unit, *Faulty) {
 			t.Error(err)
 		}
 	})
-	u.Attach("n")
+	u.Attach("n", "initiator")
+	for { // power on
+		if _, more := u.takeAttention("n"); !more {
+			break
+		}
+	}
 	return u, w
 }
 
@@ -257,8 +262,8 @@ func TestReportOpcodes(t *testing.T) {
 			t.Fatalf("opcode %#x is reported and not there", all[i])
 		}
 	}
-	if one := want(t, u, cdb(opMaintenanceIn, saReportOpcodes, 1, 0x5f, 0, 0, 0, 0, 1, 0), nil, 0, 0); one[1]&7 != 1 {
-		t.Fatalf("PERSISTENT RESERVE OUT: %x", one)
+	if one := want(t, u, cdb(opMaintenanceIn, saReportOpcodes, 1, 0x48, 0, 0, 0, 0, 1, 0), nil, 0, 0); one[1]&7 != 1 {
+		t.Fatalf("SANITIZE: %x", one)
 	}
 	want(t, u, cdb(opMaintenanceIn, saReportOpcodes, 1, opServiceIn16, 0, 0, 0, 0, 1, 0), nil, 5, 0x2400)
 	timed := want(t, u, cdb(opMaintenanceIn, saReportOpcodes, 0x80, 0, 0, 0, 0, 0, 0x10, 0), nil, 0, 0)
@@ -270,7 +275,7 @@ func TestReportOpcodes(t *testing.T) {
 func TestIdentityComesFromTheVolume(t *testing.T) {
 	u, _ := newTestUnit(t)
 	v, _ := newTestUnit(t)
-	for _, page := range []byte{0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2} {
+	for _, page := range []byte{0x00, 0x80, 0x83, 0x8f, 0xb0, 0xb1, 0xb2} {
 		c := cdb(opInquiry, 1, page, 1, 0)
 		a, b := want(t, u, c, nil, 0, 0), want(t, v, c, nil, 0, 0)
 		if !bytes.Equal(a, b) || a[1] != page || be16(a[2:]) != len(a)-4 {

@@ -1,6 +1,7 @@
 package targetd
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -89,13 +91,10 @@ func (g *tgtd) stop() {
 
 var ranFor = regexp.MustCompile(`Run completed in ([0-9.]+) seconds`)
 
-// seconds lets QEMU's own initiator do the requests.
-func seconds(b *testing.B, portal netip.AddrPort, e hostops.Export, args []string) float64 {
+// seconds lets QEMU's own initiator, or nothing but QEMU, do the requests.
+func seconds(b *testing.B, image string, args []string) float64 {
 	b.Helper()
-	// qemu-img bench takes no secret objects: user and password go into the URL,
-	// and the initiator's name is QEMU's own.
-	url := fmt.Sprintf("iscsi://%s%%%s@%s/%s/1", testUser, testSecret, portal, e.IQN)
-	out, err := tool(b, "qemu-img", append(append([]string{"bench"}, args...), "-f", "raw", url)...)
+	out, err := tool(b, "qemu-img", append(append([]string{"bench"}, args...), "-f", "raw", image)...)
 	m := ranFor.FindStringSubmatch(out)
 	if err != nil || m == nil {
 		b.Fatalf("qemu-img bench: %v\n%s", err, out)
@@ -107,10 +106,125 @@ func seconds(b *testing.B, portal netip.AddrPort, e hostops.Export, args []strin
 	return s
 }
 
+// contender is one way to the same file, and what it has cost so far.
+type contender struct {
+	name  string // empty for ours
+	image string
+	pid   int // of the process that serves; 0 for the bare file
+	took  float64
+	cpu   float64 // seconds, user and system
+}
+
+func (c *contender) run(b *testing.B, args []string) {
+	b.Helper()
+	before := processSeconds(b, c.pid)
+	c.took += seconds(b, c.image, args)
+	c.cpu += processSeconds(b, c.pid) - before
+}
+
+// processSeconds is the processor time a process has used (proc_pid_stat(5)).
+func processSeconds(b *testing.B, pid int) float64 {
+	b.Helper()
+	if pid == 0 {
+		return 0
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	const ticks = 100 // USER_HZ
+	f := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	user, err1 := strconv.ParseFloat(f[11], 64)
+	system, err2 := strconv.ParseFloat(f[12], 64)
+	if err := errors.Join(err1, err2); err != nil {
+		b.Fatal(err)
+	}
+	return (user + system) / ticks
+}
+
+// processMiB is the most memory a process had of its own at a time.
+func processMiB(b *testing.B, pid int) float64 {
+	b.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "VmHWM:")
+	var kib float64
+	if _, err := fmt.Sscanf(after, "%f", &kib); err != nil {
+		b.Fatal(err)
+	}
+	return kib / 1024
+}
+
 // BenchmarkTargetVsTgtd measures block I/O by QEMU's initiator through our
-// target process and through tgtd, on the same file, in turns. "ratio" is how
-// many times tgtd's throughput ours is; more is better.
+// target process and through tgtd, and by QEMU on the file itself, in turns.
+// "ratio" is how many times tgtd's throughput ours is, "of-file" how much of the
+// bare file's; more is better. "cpu-us/op" is processor time of the target
+// process for one request, "MiB" its largest resident size so far: less is
+// better.
 func BenchmarkTargetVsTgtd(b *testing.B) {
+	path := benchVolume(b)
+	d := newDaemon(b) // a process, as it runs in earnest
+	e := testExport("bench", path, 1)
+	e.Access[0].Initiator = qemuInitiator
+	if err := d.client.Publish(b.Context(), e); err != nil {
+		b.Fatal(err)
+	}
+	g := startTgtd(b, e)
+	// qemu-img bench takes no secret objects: user and password go into the URL,
+	// and the initiator's name is QEMU's own.
+	url := func(portal netip.AddrPort) string {
+		return fmt.Sprintf("iscsi://%s%%%s@%s/%s/1", testUser, testSecret, portal, e.IQN)
+	}
+	for _, c := range []struct {
+		name                     string
+		count, depth, size, step int
+		write                    bool
+	}{
+		{"seqread-256k-qd4", 2000, 4, 256 << 10, 0, false},
+		{"seqwrite-256k-qd4", 2000, 4, 256 << 10, 0, true},
+		// A stride that is no divisor of the size visits blocks out of order.
+		{"scatterread-4k-qd16", 30000, 16, 4 << 10, 4099 * 4096, false},
+		{"scatterwrite-4k-qd16", 30000, 16, 4 << 10, 4099 * 4096, true},
+		{"read-4k-qd1", 5000, 1, 4 << 10, 4099 * 4096, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			args := []string{"-c", strconv.Itoa(c.count), "-d", strconv.Itoa(c.depth), "-s", strconv.Itoa(c.size)}
+			if c.step > 0 {
+				args = append(args, "-S", strconv.Itoa(c.step))
+			}
+			if c.write {
+				args = append(args, "-w")
+			}
+			ours, theirs, file := &contender{image: url(d.portal), pid: d.cmd.Process.Pid}, &contender{name: "tgtd-", image: url(g.portal), pid: g.cmd.Process.Pid}, &contender{name: "file-", image: path}
+			rounds := 0
+			for b.Loop() {
+				for _, turn := range [][]*contender{{ours, theirs, file}, {file, theirs, ours}} {
+					for _, x := range turn {
+						x.run(b, args)
+					}
+					rounds++
+				}
+			}
+			ops := float64(rounds) * float64(c.count)
+			b.ReportMetric(0, "ns/op") // of the whole round: says nothing
+			for _, x := range []*contender{ours, theirs, file} {
+				b.ReportMetric(ops*float64(c.size)/1e6/x.took, x.name+"MB/s")
+				if x.pid != 0 {
+					b.ReportMetric(x.cpu/ops*1e6, x.name+"cpu-us/op")
+					b.ReportMetric(processMiB(b, x.pid), x.name+"MiB")
+				}
+			}
+			b.ReportMetric(theirs.took/ours.took, "ratio")
+			b.ReportMetric(file.took/ours.took, "of-file")
+		})
+	}
+}
+
+// benchVolume is a file whose every block has data.
+func benchVolume(b *testing.B) string {
+	b.Helper()
 	path := filepath.Join(b.TempDir(), "volume.img")
 	data := make([]byte, 1<<20)
 	for i := range data {
@@ -128,51 +242,5 @@ func BenchmarkTargetVsTgtd(b *testing.B) {
 	if err := f.Close(); err != nil {
 		b.Fatal(err)
 	}
-	d := newDaemon(b) // a process, as it runs in earnest
-	e := testExport("bench", path, 1)
-	e.Access[0].Initiator = qemuInitiator
-	if err := d.client.Publish(b.Context(), e); err != nil {
-		b.Fatal(err)
-	}
-	g := startTgtd(b, e)
-	for _, c := range []struct {
-		name                     string
-		count, depth, size, step int
-		write                    bool
-	}{
-		{"seqread-256k-qd4", 2000, 4, 256 << 10, 0, false},
-		{"seqwrite-256k-qd4", 2000, 4, 256 << 10, 0, true},
-		// A stride that is no divisor of the size visits blocks out of order.
-		{"scatterread-4k-qd16", 30000, 16, 4 << 10, 4099 * 4096, false},
-		{"scatterwrite-4k-qd16", 30000, 16, 4 << 10, 4099 * 4096, true},
-		{"read-4k-qd1", 5000, 1, 4 << 10, 4099 * 4096, false},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			args := []string{"-n", "-c", strconv.Itoa(c.count), "-d", strconv.Itoa(c.depth), "-s", strconv.Itoa(c.size)}
-			if c.step > 0 {
-				args = append(args, "-S", strconv.Itoa(c.step))
-			}
-			if c.write {
-				args = append(args, "-w")
-			}
-			var ours, theirs float64
-			rounds := 0
-			for b.Loop() {
-				for i := range 2 { // each goes first once
-					if i == 0 {
-						ours += seconds(b, d.portal, e, args)
-						theirs += seconds(b, g.portal, e, args)
-					} else {
-						theirs += seconds(b, g.portal, e, args)
-						ours += seconds(b, d.portal, e, args)
-					}
-					rounds++
-				}
-			}
-			mb := float64(rounds) * float64(c.count) * float64(c.size) / 1e6
-			b.ReportMetric(mb/ours, "MB/s")
-			b.ReportMetric(mb/theirs, "tgtd-MB/s")
-			b.ReportMetric(theirs/ours, "ratio")
-		})
-	}
+	return path
 }

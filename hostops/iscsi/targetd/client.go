@@ -82,6 +82,15 @@ func (c *Client) Resize(ctx context.Context, volume string) error {
 	return c.call(ctx, http.MethodPost, "/v1/exports/"+url.PathEscape(volume)+"/resize", nil, nil)
 }
 
+// Engine names the engine that serves and says why it is that one.
+func (c *Client) Engine(ctx context.Context) (name, why string, err error) {
+	var i engineInfo
+	if err := c.call(ctx, http.MethodGet, "/v1/engine", nil, &i); err != nil {
+		return "", "", err
+	}
+	return i.Name, i.Why, nil
+}
+
 // call repeats a request while the process is away: every call is idempotent.
 func (c *Client) call(ctx context.Context, method, path string, body []byte, into any) error {
 	if _, ok := ctx.Deadline(); !ok {

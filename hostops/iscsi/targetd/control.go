@@ -16,6 +16,12 @@ type failure struct {
 	Message string `json:"message"`
 }
 
+// engineInfo tells which engine serves.
+type engineInfo struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
 // codes are the errors that keep their identity across the socket.
 var codes = []struct {
 	code   string
@@ -25,11 +31,16 @@ var codes = []struct {
 	{"not_found", http.StatusNotFound, hostops.ErrNotFound},
 	{"busy", http.StatusConflict, hostops.ErrBusy},
 	{"stale", http.StatusConflict, hostops.ErrStale},
+	{"foreign", http.StatusConflict, hostops.ErrForeign},
 	{"invalid", http.StatusBadRequest, hostops.ErrInvalid},
 }
 
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
+	m.HandleFunc("GET /v1/engine", func(w http.ResponseWriter, r *http.Request) {
+		name, why, err := s.Engine(r.Context())
+		answer(w, engineInfo{Name: name, Why: why}, err)
+	})
 	m.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		l, err := s.List(r.Context())
 		answer(w, l, err)

@@ -6,8 +6,26 @@
 //
 //	daemon ── Client ── JSON over HTTP, unix socket 0600 ──▶ Server ─▶ exports.json (fsync + rename)
 //	(hostops.Targets)                                          │
-//	                                                           ├─▶ scsi.Unit per volume ─▶ file
-//	guest ── QEMU's initiator ── iSCSI, CHAP ──▶ iscsi.Server ◀┘
+//	                                                         engine
+//	                              ┌────────────────────────────┴───────────┐
+//	                              ▼ embedded                               ▼ LIO
+//	          iscsi.Server ─▶ scsi.Unit ─▶ file or device    lio.Engine ─▶ configfs ─▶ kernel
+//	                ▲                                                        ▲
+//	guest ── QEMU's or the kernel's initiator ── iSCSI, CHAP ────────────────┘
+//
+// # Two engines
+//
+// What is common is here: table, generations, validation, order, one operation
+// for a volume at a time. An engine opens, serves, cuts and drains. Config.Engine
+// says which: auto is LIO where the kernel has it, and says why not elsewhere
+// (Client.Engine). A table that one engine served is served by the other after a
+// change; what LIO still has of ours is ended, drained, before the embedded
+// engine opens a volume. What LIO does not do as well is in its package doc: the
+// source address is checked after the login, a failed flush is not remembered, a
+// growth is not announced. Its sessions outlive this process: Close leaves them,
+// the next start adopts what is as the table says and cuts what is not. A volume
+// that was withdrawn when a process died, and drains in the kernel still, is
+// listed as failed, without a name, until it is withdrawn again.
 //
 // # Publish, in order
 //
@@ -24,9 +42,11 @@
 //
 // At start the table is read and everything in it is published before the
 // portal listens: an initiator that reconnects after a crash never hears that
-// its target does not exist. A volume whose file cannot be opened is listed as
-// failed and holds up nobody else; publishing it again tries again. At the end
-// (context) control and sessions are closed, commands drained, volumes flushed.
+// its target does not exist. (After a mere restart LIO never stopped listening; a
+// name it does not know is "service unavailable", which initiators repeat.) A
+// volume that cannot be opened is listed as failed and holds up nobody else;
+// publishing it again tries again. At the end (context) control is closed; the
+// embedded engine's sessions too, commands drained, volumes flushed.
 //
 // # Decisions and trade-offs
 //

@@ -24,7 +24,7 @@ import (
 	"vcn/hostops/iscsi/scsi"
 )
 
-const processEnv = "VCN_TEST_TARGET" // socket, state directory and portal, by commas
+const processEnv = "VCN_TEST_TARGET" // socket, state directory, portal and engine, by commas
 
 // TestMain is also the target process of the tests that kill one.
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func process(a []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	c := Config{Socket: a[0], StateDir: a[1], Listen: []netip.AddrPort{netip.MustParseAddrPort(a[2])}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	c := Config{Socket: a[0], StateDir: a[1], Listen: []netip.AddrPort{netip.MustParseAddrPort(a[2])}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Engine: a[3]}
 	if err := Run(ctx, c); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -58,7 +58,7 @@ const (
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// rig is an in-process target with one volume.
+// rig is an in-process target, of either engine.
 type rig struct {
 	t      *testing.T
 	srv    *Server
@@ -66,11 +66,38 @@ type rig struct {
 	mu     sync.Mutex
 	files  map[string]*scsi.Faulty // by path; the one opened last
 	portal netip.AddrPort
+	kernel bool // LIO: some refusals have other numbers, and volumes may be devices
+	// volume makes a volume whose commands hold can stop.
+	volume func(size int64) (path string)
+	// hold stops the writes of a volume until release is called; entered tells of
+	// the first.
+	hold func(path string) (release func(), entered <-chan struct{})
 }
 
+// newRig serves by the embedded engine, over files with faults.
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{files: map[string]*scsi.Faulty{}}
+	r.volume = func(size int64) string { return newVolume(t, size) }
+	r.hold = func(path string) (func(), <-chan struct{}) { return block(r.faults(path)) }
+	r.start(t, Config{Engine: EngineEmbedded, Open: func(p string) (scsi.File, error) {
+		f, err := scsi.OpenFile(p)
+		if err != nil {
+			return nil, err
+		}
+		w := scsi.WithFaults(f)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.files[p] = w
+		return w, nil
+	}})
+	return r
+}
+
+// start runs the target with the engine of c; directories, portal and log are
+// the rig's.
+func (r *rig) start(t testing.TB, c Config) {
+	t.Helper()
 	if x, ok := t.(*testing.T); ok {
 		r.t = x
 	}
@@ -80,21 +107,9 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	srv, err := New(Config{
-		Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"), Log: quiet(),
-		Listen: []netip.AddrPort{netip.AddrPortFrom(loopback, 0)},
-		Open: func(p string) (scsi.File, error) {
-			f, err := scsi.OpenFile(p)
-			if err != nil {
-				return nil, err
-			}
-			w := scsi.WithFaults(f)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.files[p] = w
-			return w, nil
-		},
-	})
+	c.Socket, c.StateDir, c.Log = filepath.Join(dir, "s"), filepath.Join(dir, "state"), quiet()
+	c.Listen = []netip.AddrPort{netip.AddrPortFrom(loopback, 0)}
+	srv, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +119,27 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.client.Close)
-	return r
+}
+
+// knock logs in as another port of the initiator, which reinstates no session,
+// and out again.
+func (r *rig) knock(e hostops.Export) error {
+	c := r.config(e)
+	c.ISID[5] ^= 0x80
+	k, err := initiator.Login(c)
+	if err == nil {
+		_ = k.Close()
+	}
+	return err
+}
+
+// unknown is the refusal of a target that does not exist. LIO's is one that
+// initiators try again after.
+func (r *rig) unknown() uint16 {
+	if r.kernel {
+		return 0x0301
+	}
+	return 0x0203
 }
 
 func (r *rig) faults(path string) *scsi.Faulty {
@@ -122,7 +157,12 @@ func quiet() *slog.Logger {
 
 func newVolume(t testing.TB, size int64) string {
 	t.Helper()
-	p := filepath.Join(t.TempDir(), "volume.img")
+	dir, err := os.MkdirTemp("", "vcnv") // the kernel's target takes no comma, which names of tests have
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p := filepath.Join(dir, "volume.img")
 	if err := os.WriteFile(p, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -22,11 +23,17 @@ type daemon struct {
 	t      testing.TB
 	dir    string
 	portal netip.AddrPort
+	engine string
 	cmd    *exec.Cmd
 	client *Client
 }
 
 func newDaemon(t testing.TB) *daemon {
+	t.Helper()
+	return newDaemonOf(t, EngineEmbedded)
+}
+
+func newDaemonOf(t testing.TB, engine string) *daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vcnt") // short: a socket path has at most 108 bytes
 	if err != nil {
@@ -37,7 +44,7 @@ func newDaemon(t testing.TB) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, dir: dir, portal: l.Addr().(*net.TCPAddr).AddrPort()}
+	d := &daemon{t: t, dir: dir, portal: l.Addr().(*net.TCPAddr).AddrPort(), engine: engine}
 	_ = l.Close()
 	if d.client, err = Dial(filepath.Join(dir, "s")); err != nil {
 		t.Fatal(err)
@@ -50,7 +57,7 @@ func newDaemon(t testing.TB) *daemon {
 func (d *daemon) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(os.Args[0])
-	d.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%s", processEnv, filepath.Join(d.dir, "s"), filepath.Join(d.dir, "state"), d.portal))
+	d.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%s,%s", processEnv, filepath.Join(d.dir, "s"), filepath.Join(d.dir, "state"), d.portal, d.engine))
 	if testing.Verbose() {
 		d.cmd.Stderr = os.Stderr
 	}
@@ -66,7 +73,11 @@ func (d *daemon) end(sig syscall.Signal) error {
 
 func TestKilledProcessComesBack(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t)
+	killedProcessComesBack(t, newDaemon(t))
+}
+
+// Sessions of the embedded engine end with the process; LIO's go on.
+func killedProcessComesBack(t *testing.T, d *daemon) {
 	path := newVolume(t, 4<<20)
 	e, gone := testExport("killed", path, 7), testExport("withdrawn", newVolume(t, 1<<20), 1)
 	for _, x := range []hostops.Export{e, gone} {
@@ -224,6 +235,76 @@ func TestMissingFileHoldsUpNobody(t *testing.T) {
 	defer k2.Close()
 }
 
+// A mark of another boot is what a loss of power under unflushed writes leaves;
+// the test of the lab takes the power away.
+func TestLossOfPowerIsListedUntilItsUsersBeginAnew(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mark := filepath.Join(dir, marksName, "v")
+	e := testExport("v", newVolume(t, 1<<20), 3)
+	if err := saveTable(dir, map[string]row{"v": {Export: e}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Dir(mark), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mark, []byte("00000000-0000-0000-0000-000000000000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var s *Server
+	start := func() {
+		t.Helper()
+		var err error
+		s, err = New(Config{
+			Socket: filepath.Join(dir, "s"), StateDir: dir, Listen: []netip.AddrPort{netip.AddrPortFrom(loopback, 0)},
+			Engine: EngineEmbedded, Log: quiet(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := func() bool {
+		t.Helper()
+		l, err := s.List(t.Context())
+		if err != nil || len(l) != 1 {
+			t.Fatalf("list: %+v, %v", l, err)
+		}
+		return l[0].Lost
+	}
+	for range 2 {
+		start()
+		if !lost() {
+			t.Fatal("the loss is not listed")
+		}
+		if err := s.Publish(t.Context(), e); err != nil || !lost() {
+			t.Fatalf("publishing the same generation: %v; the loss is forgotten", err)
+		}
+		s.Close()
+	}
+	start()
+	defer s.Close()
+	e.Generation++
+	if err := s.Publish(t.Context(), e); err != nil || lost() {
+		t.Fatalf("a raised generation: %v; want the loss forgotten", err)
+	}
+	k, err := initiator.Login(loginConfig(s.Addrs()[0], e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := k.Write(0, make([]byte, 512))
+	wantStatus(t, a, err, 0, 0)
+	k.Close()
+	if _, err := os.Stat(mark); err != nil {
+		t.Fatalf("a write that is not flushed leaves no mark: %v", err)
+	}
+	if err := s.Withdraw(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mark); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a withdrawn volume keeps its mark: %v", err)
+	}
+}
+
 // Two owners start a target each, systemd and vcnd: the second serves nothing
 // while the first lives, and takes over when it has drained.
 func TestSecondProcessWaitsAndTakesOver(t *testing.T) {
@@ -240,7 +321,7 @@ func TestSecondProcessWaitsAndTakesOver(t *testing.T) {
 	if held, err := Held(filepath.Join(d.dir, "absent")); err != nil || held {
 		t.Fatalf("held without a state: %v, %v", held, err)
 	}
-	second := &daemon{t: t, dir: d.dir, portal: d.portal}
+	second := &daemon{t: t, dir: d.dir, portal: d.portal, engine: d.engine}
 	second.start()
 	ended := make(chan error, 1)
 	go func() { ended <- second.cmd.Wait() }()

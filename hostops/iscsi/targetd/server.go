@@ -2,6 +2,8 @@ package targetd
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,10 +11,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
-	"vcn/hostops/iscsi"
 	"vcn/hostops/iscsi/scsi"
 )
 
@@ -22,17 +24,39 @@ type Config struct {
 	StateDir string           // export table; made with mode 0700 if absent
 	Listen   []netip.AddrPort // portals; port 0 takes a free one
 	Log      *slog.Logger
-	// Open opens a volume; nil opens the file or block device at the path.
-	// Tests put faults here (scsi.WithFaults).
+	// Engine is EngineAuto, EngineEmbedded or EngineLIO; empty is auto. A table
+	// that one engine wrote is served by the other.
+	Engine string
+	// WriteThrough makes every write durable before it is acknowledged; the
+	// embedded engine alone can.
+	WriteThrough bool
+	// Owner marks what is ours in the kernel's target: 1-32 of a-z 0-9. Empty
+	// derives it from StateDir, so that two processes never touch each other's.
+	Owner string
+	// Open opens a volume for the embedded engine; nil opens the file or block
+	// device at the path. Tests put faults here (scsi.WithFaults).
 	Open func(path string) (scsi.File, error)
+}
+
+// owner is the mark of this process's volumes in the kernel.
+func (c Config) owner() string {
+	if c.Owner != "" {
+		return c.Owner
+	}
+	dir, err := filepath.Abs(c.StateDir)
+	if err != nil {
+		dir = c.StateDir
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return hex.EncodeToString(sum[:6])
 }
 
 // Server is the target process from inside. It implements hostops.Targets.
 type Server struct {
 	cfg     Config
 	lock    *os.File
-	portal  *iscsi.Server
-	portals []net.Listener
+	engine  engine
+	why     string // this engine
 	control *http.Server
 	wg      sync.WaitGroup
 	errs    chan error // a listener that ended by itself
@@ -52,10 +76,7 @@ func New(c Config) (*Server, error) {
 	if len(c.Socket) > maxSocketPath {
 		return nil, fmt.Errorf("start target: socket path of %d bytes: want at most %d", len(c.Socket), maxSocketPath)
 	}
-	if c.Open == nil {
-		c.Open = scsi.OpenFile
-	}
-	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(c.StateDir, marksName), 0o700); err != nil {
 		return nil, fmt.Errorf("start target: %w", err)
 	}
 	lock, err := lockState(c.StateDir)
@@ -63,8 +84,7 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("start target: %w", err)
 	}
 	s := &Server{
-		cfg: c, lock: lock, portal: iscsi.NewServer(iscsi.Config{Log: c.Log}),
-		exports: map[string]*export{}, errs: make(chan error, len(c.Listen)+1),
+		cfg: c, lock: lock, exports: map[string]*export{}, errs: make(chan error, len(c.Listen)+1),
 	}
 	if err := s.start(); err != nil {
 		s.Close()
@@ -77,24 +97,20 @@ func (s *Server) start() (err error) {
 	if s.rows, err = loadTable(s.cfg.StateDir); err != nil {
 		return err
 	}
+	if s.engine, s.why, err = s.choose(); err != nil {
+		return err
+	}
 	s.restore()
-	for _, a := range s.cfg.Listen {
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
-		if err != nil {
-			return fmt.Errorf("listen on portal: %w", err)
-		}
-		s.portals = append(s.portals, l)
+	if err := s.engine.listen(); err != nil {
+		return err
 	}
 	l, err := listenSocket(s.cfg.Socket)
 	if err != nil {
 		return err
 	}
 	s.control = &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
-	for _, p := range s.portals {
-		s.wg.Go(func() { s.ended("portal", s.portal.Serve(p)) })
-	}
 	s.wg.Go(func() { s.ended("control", s.control.Serve(l)) })
-	s.cfg.Log.Info("target serves", "portals", s.Addrs(), "exports", len(s.rows))
+	s.cfg.Log.Info("target serves", "engine", s.engineName(), "why", s.why, "portals", s.Addrs(), "exports", len(s.rows))
 	return nil
 }
 
@@ -106,19 +122,25 @@ func (s *Server) ended(what string, err error) {
 }
 
 // Addrs are the portals, with the ports they got.
-func (s *Server) Addrs() []netip.AddrPort {
-	var l []netip.AddrPort
-	for _, p := range s.portals {
-		a := p.Addr().(*net.TCPAddr).AddrPort()
-		l = append(l, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+func (s *Server) Addrs() []netip.AddrPort { return s.engine.addrs() }
+
+// Engine names the engine in use and says why it is that one.
+func (s *Server) Engine(context.Context) (name, why string, err error) {
+	return s.engineName(), s.why, nil
+}
+
+func (s *Server) engineName() string {
+	if _, ok := s.engine.(*kernelEngine); ok {
+		return EngineLIO
 	}
-	return l
+	return EngineEmbedded
 }
 
 const controlGrace = 5 * time.Second
 
-// Close ends control and sessions, drains their commands, flushes and closes
-// the volumes. The table stays: the next start serves the same exports.
+// Close ends control. The embedded engine's sessions end too, their commands
+// drained and the volumes flushed and closed; what LIO serves is served on by
+// the kernel. The table stays: the next start serves the same exports.
 func (s *Server) Close() {
 	if s.control != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), controlGrace)
@@ -128,10 +150,9 @@ func (s *Server) Close() {
 		cancel()
 		_ = os.Remove(s.cfg.Socket)
 	}
-	for _, p := range s.portals {
-		_ = p.Close()
+	if s.engine != nil {
+		s.engine.close()
 	}
-	s.portal.Close()
 	s.wg.Wait()
 	s.mu.Lock()
 	exports := s.exports
@@ -141,7 +162,7 @@ func (s *Server) Close() {
 		if x.unit == nil {
 			continue
 		}
-		if err := errors.Join(x.unit.Sync(), x.unit.Close()); err != nil {
+		if err := errors.Join(x.unit.sync(), x.unit.close()); err != nil {
 			s.cfg.Log.Error("volume closed with an error", "volume", v, "err", err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 const (
 	tableName   = "exports.json"
 	lockName    = "lock"
+	marksName   = "marks" // directory of the volumes with unflushed writes
 	tableFormat = 1
 )
 

@@ -16,7 +16,7 @@ BINDIR = $(PREFIX)/bin
 UNITDIR = $(PREFIX)/lib/systemd/system
 DEMO = build/vcn-demo
 
-.PHONY: help deps build install demo demo-stop demo-purge test test-unit test-rooted bench lint clean
+.PHONY: help deps build install demo demo-stop demo-purge test test-unit test-rooted lab lab-guest build/vcn-lab bench lint clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,19 +53,34 @@ demo-stop: ## end the demo; leaves nothing but its cache in .demo
 demo-purge: ## end the demo and remove its cache too
 	@if $(DEMO_IS_THERE); then $(DEMO_BUILD) && $(DEMO) purge; else rm -rf .demo; fi
 
-test: lint test-unit test-rooted ## everything that CI runs
+test: lint test-unit test-rooted lab ## everything that CI runs
 
 lint: deps ## formatting, vet and staticcheck
 	@set -o pipefail; bad=$$(git ls-files -z '*.go' | xargs -0 -r "$$($(GO) env GOROOT)/bin/gofmt" -l) || exit 1; test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags=rooted,hashicorpmetrics ./...
+	$(GO) vet -tags=lab,hashicorpmetrics ./hostops/... ./test/lab/...
+	$(GO) vet -tags=labguest,hashicorpmetrics ./test/labguest
 	GOFLAGS=-buildvcs=false $(GO) run $(STATICCHECK) -tags hashicorpmetrics,rooted ./...
+	GOFLAGS=-buildvcs=false $(GO) run $(STATICCHECK) -tags hashicorpmetrics,lab ./hostops/... ./test/lab/...
 
 test-unit: deps ## tests that need no root
 	$(GO) test -race -timeout 10m ./...
 
 test-rooted: build ## tests with real links, guests and disks; as root
 	$(GO) test -race -tags=rooted,hashicorpmetrics -p 1 -count=1 -timeout 60m $(ROOTED_PKGS)
+
+# Go knows better than make what is out of date.
+build/vcn-lab: deps
+	@mkdir -p build
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o build/vcn-labd ./test/lab/labd
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/vcn-lab ./test/lab/vcnlab
+
+lab: build build/vcn-lab ## tests on a kernel with 802.1Q, LVM, LIO, in QEMU; as root
+	@test/lab/run
+
+lab-guest: build build/vcn-lab ## a reserved cluster on two such hosts, installed as by an operator; as root
+	CGO_ENABLED=0 $(GO) test -tags=labguest,hashicorpmetrics -count=1 -timeout 40m -v ./test/labguest
 
 bench: build ## speed and memory, each beside a peer or the physical limit
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./cluster/... ./fsm/... ./placement/... ./daemon/...

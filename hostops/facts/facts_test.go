@@ -85,3 +85,17 @@ func TestReadSaysWhatIsMissing(t *testing.T) {
 		t.Error("an empty /proc was taken")
 	}
 }
+
+func TestTimeStampCounterIsMeasuredTheSameTwice(t *testing.T) {
+	a, b := TSCKHz(), TSCKHz()
+	if rdtsc() == 0 {
+		if a != 0 {
+			t.Errorf("%d kHz of a counter that is not there", a)
+		}
+		return
+	}
+	if a < 100_000 || max(a, b)-min(a, b) > a/1000 {
+		t.Errorf("%d and %d kHz", a, b)
+	}
+	t.Logf("%d and %d kHz", a, b)
+}

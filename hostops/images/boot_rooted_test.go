@@ -24,11 +24,12 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"vcn/hostops"
+	"vcn/hostops/facts"
 	"vcn/rolls"
 )
 
 // tcgOptions is the command line that a host adds when it emulates the processor.
-const tcgOptions = " mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1" +
+const tcgOptions = " mitigations=off random.trust_cpu=on no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1" +
 	" 8250.nr_uarts=1 console=ttyS0 panic=-1 modprobe.blacklist=kvm_amd,kvm,aesni_intel,ghash_clmulni_intel,sha512_ssse3," +
 	"sha256_ssse3,sha1_ssse3,crct10dif_pclmul,crc32_pclmul,ata_piix,ata_generic,powernow_k8,acpi_cpufreq,serio_raw,pcspkr"
 
@@ -136,7 +137,7 @@ func (l *lab) start(ctx context.Context, n rolls.Node, im hostops.Image) {
 	args := []string{
 		"-machine", "pc,accel=tcg", "-cpu", "max,erms=off", "-m", fmt.Sprint(n.MemoryMiB), "-smp", "1",
 		"-nodefaults", "-display", "none", "-serial", "file:" + g.console,
-		"-kernel", im.Kernel, "-initrd", im.Initrd, "-append", im.Manifest.Cmdline + tcgOptions,
+		"-kernel", im.Kernel, "-initrd", im.Initrd, "-append", im.Manifest.Cmdline + tcgOptions + fmt.Sprintf(" tsc=reliable tsc_early_khz=%d", facts.TSCKHz()),
 		"-drive", "file=" + l.path(n.Name+".img") + ",if=virtio,format=raw,cache=writeback,discard=unmap",
 		"-drive", "file=" + l.path(n.Name+".iso") + ",if=ide,media=cdrom,format=raw,readonly=on",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",

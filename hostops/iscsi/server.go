@@ -158,6 +158,21 @@ func (s *Server) Publish(ctx context.Context, t Target) error {
 	return nil
 }
 
+// Announce makes a target known that nobody can be served from yet; its Device
+// may be nil. Who is on its access list is told to try again, instead of that it
+// does not exist. A target that is known already stays as it is.
+func (s *Server) Announce(t Target) {
+	t.Access = slices.Clone(t.Access)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.targets[t.Name] != nil {
+		return
+	}
+	n := &target{Target: t}
+	s.replace(nil, n)
+	s.targets[t.Name] = n
+}
+
 // Withdraw removes a target. When it returns nil, no command of its sessions
 // is running any more. What is not there is withdrawn.
 func (s *Server) Withdraw(ctx context.Context, name string) error {

@@ -10,8 +10,11 @@ import (
 	golibvirt "github.com/digitalocean/go-libvirt"
 )
 
-// handshakeTimeout bounds connecting; a healthy libvirtd needs milliseconds.
-const handshakeTimeout = 10 * time.Second
+const (
+	// handshakeTimeout bounds connecting; a healthy libvirtd needs milliseconds.
+	handshakeTimeout = 10 * time.Second
+	goodbyeTimeout   = 2 * time.Second
+)
 
 // conn is one connection, and ends with the context it was made with.
 type conn struct {
@@ -49,9 +52,12 @@ func (d *Driver) connect(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// close hangs up without a word, which libvirtd takes well, and waits until
-// the library's goroutines have ended.
+// close says so first, or libvirtd writes an error into its log each time. It
+// waits until the library's goroutines have ended.
 func (c *conn) close() {
+	bound := time.AfterFunc(goodbyeTimeout, func() { c.raw.Close() })
+	_ = c.ConnectClose() // what was done is done; a libvirtd that is gone needs no goodbye
+	bound.Stop()
 	c.unhook()
 	c.raw.Close()
 	<-c.Disconnected()

@@ -33,6 +33,7 @@ type Driver struct {
 	uri     string
 	cluster string
 	accel   string
+	tscKHz  int64
 	why     string
 	log     *slog.Logger
 	now     func() time.Time
@@ -66,11 +67,15 @@ func New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("drive libvirt: %w", err)
 	}
-	life, end := context.WithCancel(context.Background())
-	return &Driver{
+	d := &Driver{
 		socket: c.Socket, uri: c.URI, cluster: c.Cluster, accel: accel, why: why, log: c.Log, now: time.Now,
-		life: life, end: end, busy: map[string]chan struct{}{},
-	}, nil
+		busy: map[string]chan struct{}{},
+	}
+	if accel == facts.TCG {
+		d.tscKHz = facts.TSCKHz()
+	}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d, nil
 }
 
 // Accel says how guests run, kvm or tcg, and why.
@@ -177,7 +182,7 @@ func (d *Driver) start(c *conn, s hostops.DomainSpec) error {
 	if err != nil {
 		return err
 	}
-	in := input{DomainSpec: s, accel: d.accel, meta: meta{
+	in := input{DomainSpec: s, accel: d.accel, tscKHz: d.tscKHz, meta: meta{
 		Cluster: d.cluster, Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: sum,
 		Started: d.now().UTC().Format(time.RFC3339Nano),
 	}}

@@ -34,7 +34,7 @@ func nodeSpec() hostops.DomainSpec {
 }
 
 func nodeInput(accel string, s hostops.DomainSpec) input {
-	return input{DomainSpec: s, accel: accel, meta: meta{
+	return input{DomainSpec: s, accel: accel, tscKHz: 2596134, meta: meta{
 		Cluster: "0192f0c1-0000-7000-8000-00000000c1a5", Reservation: s.Reservation, Node: s.Node, Generation: s.Generation, Digest: "abc", Started: "2026-12-01T09:00:00Z",
 	}}
 }
@@ -42,10 +42,13 @@ func nodeInput(accel string, s hostops.DomainSpec) input {
 func TestGoldenXML(t *testing.T) {
 	local := nodeSpec()
 	local.Disk = hostops.Disk{Path: "/srv/vcn/volumes/v-1.raw"}
+	device := nodeSpec()
+	device.Disk = hostops.Disk{Path: "/dev/vcn/vcn.v.v-1"}
 	bare := hostops.DomainSpec{Reservation: "r", Node: "frontend", CPUs: 1, MemoryBytes: 64 << 20}
 	for name, in := range map[string]input{
 		"iscsi-tcg": nodeInput(facts.TCG, nodeSpec()),
 		"local-kvm": nodeInput(facts.KVM, local),
+		"device":    nodeInput(facts.TCG, device),
 		"diskless":  nodeInput(facts.TCG, bare),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -465,6 +465,9 @@ func TestLabHostKeepsItsHandsOff(t *testing.T) {
 	d := l.publish(t, l.volume, "0123456789abcdef")
 	loop := strings.TrimSpace(tool(t, "losetup", "--find", "--show", l.file(l.volume)))
 	tool(t, "sh", "-c", "vgcreate --config 'devices{use_devicesfile=0}' guestvg "+loop+" && lvcreate -y -n trap -L 8M guestvg && vgchange -an guestvg")
+	// The loop device is a disk of the host's own, which activates what is on it:
+	// that is over before the same group appears on the guest's.
+	tool(t, "sh", "-c", "udevadm settle; while [ \"$(systemctl show -P SubState lvm-activate-guestvg)\" = running ]; do sleep 0.1; done; vgchange -an guestvg")
 	tool(t, "losetup", "-d", loop)
 	path := l.attach(d)
 	tool(t, "udevadm", "settle")

@@ -43,7 +43,8 @@ func serve(a []string) int {
 	defer stop()
 	err := targetd.Run(ctx, targetd.Config{
 		Socket: a[0], StateDir: a[1], Listen: []netip.AddrPort{netip.MustParseAddrPort(a[2])},
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		// The kernel's target would outlive its process, which is what these tests end.
+		Engine: targetd.EngineEmbedded, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

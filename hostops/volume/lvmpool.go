@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"vcn/hostops"
 )
@@ -30,6 +31,9 @@ const (
 	// about metadata that is full.
 	growthPart   = 100
 	poolBytesMin = 64 << 20
+	// statusTries looks, statusPause apart, find the pool's device.
+	statusTries = 4
+	statusPause = 100 * time.Millisecond
 )
 
 // sizePool says how large the pool's data and metadata shall be, in bytes,
@@ -127,16 +131,25 @@ func (l *LVM) repairPool(ctx context.Context, p *lv) error {
 // readStatus asks the kernel, without waiting for the pool's own I/O.
 func (l *LVM) readStatus(ctx context.Context) (poolStatus, error) {
 	// Before its first volume the pool is a device of its own name, then one
-	// below that.
+	// below that, and for a moment in between there is neither.
 	name := dmEscape(l.cfg.VolumeGroup) + "-" + dmEscape(l.cfg.Pool)
-	out, err := l.run(ctx, false, "dmsetup", "status", "--noflush", "--target", "thin-pool", name+"-tpool")
-	if err != nil && ctx.Err() == nil {
-		out, err = l.run(ctx, false, "dmsetup", "status", "--noflush", "--target", "thin-pool", name)
+	for try := 1; ; try++ {
+		out, err := l.run(ctx, false, "dmsetup", "status", "--noflush", "--target", "thin-pool", name+"-tpool")
+		if err != nil && ctx.Err() == nil {
+			out, err = l.run(ctx, false, "dmsetup", "status", "--noflush", "--target", "thin-pool", name)
+		}
+		if err == nil {
+			return parsePoolStatus(string(out))
+		}
+		if try == statusTries {
+			return poolStatus{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return poolStatus{}, ctx.Err()
+		case <-time.After(statusPause):
+		}
 	}
-	if err != nil {
-		return poolStatus{}, err
-	}
-	return parsePoolStatus(string(out))
 }
 
 // ErrPool: the thin pool cannot be written any more, and an operator has to see to it.

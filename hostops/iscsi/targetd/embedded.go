@@ -71,11 +71,20 @@ func (b *embedded) forget(volume string) error {
 }
 
 func (b *embedded) publish(ctx context.Context, u unit, e hostops.Export) error {
-	t := iscsi.Target{Name: e.IQN, Device: u.(embeddedUnit).Unit, Epoch: e.Generation}
+	t := asTarget(e)
+	t.Device = u.(embeddedUnit).Unit
+	return b.portal.Publish(ctx, t)
+}
+
+func (b *embedded) announce(e hostops.Export) { b.portal.Announce(asTarget(e)) }
+
+// asTarget is all of a target but its device.
+func asTarget(e hostops.Export) iscsi.Target {
+	t := iscsi.Target{Name: e.IQN, Epoch: e.Generation}
 	for _, a := range e.Access {
 		t.Access = append(t.Access, iscsi.Access{Initiator: a.Initiator, Addr: a.Addr, CHAP: iscsi.CHAP{User: a.User, Secret: a.Secret}})
 	}
-	return b.portal.Publish(ctx, t)
+	return t
 }
 
 func (b *embedded) withdraw(ctx context.Context, _, iqn string) error {

@@ -50,6 +50,9 @@ type engine interface {
 	// withdraw ends a volume under a name. When it returns nil, no command of its
 	// sessions runs any more. What is not there is withdrawn.
 	withdraw(ctx context.Context, volume, iqn string) error
+	// announce lets who may use e wait for it: it is to come, and cannot be
+	// opened now.
+	announce(e hostops.Export)
 	// forget removes what is remembered of a volume that is withdrawn for good.
 	forget(volume string) error
 	sessions(volume, iqn string) []hostops.Session
@@ -143,6 +146,10 @@ func (k *kernelEngine) publish(ctx context.Context, u unit, e hostops.Export) er
 func (k *kernelEngine) withdraw(ctx context.Context, volume, _ string) error {
 	return k.lio.Withdraw(ctx, volume)
 }
+
+// announce cannot: the kernel's target has no portal without a volume, and says
+// that it does not exist until then.
+func (k *kernelEngine) announce(hostops.Export) {}
 
 // forget has nothing to do: the kernel remembers no more than it serves.
 func (k *kernelEngine) forget(string) error { return nil }

@@ -25,6 +25,8 @@ type export struct {
 	served  string // name under which the engine has it, or is draining it
 	failed  string // why there is no unit
 	settled bool   // everything is as the Export says
+	shown   bool   // it was settled once
+	current uint64 // generation when it was last settled
 	anew    bool   // its generation was raised: what its users had lost is past
 	gone    bool   // withdrawn while somebody waited for op
 }
@@ -116,7 +118,7 @@ func (s *Server) publish(ctx context.Context, x *export, e hostops.Export) error
 	if err == nil {
 		s.set(func() { x.Export, x.settled = e, false })
 		// Another name or another file: the old target ends, drained, first.
-		if x.served != "" && (made || x.served != e.IQN) {
+		if x.served != "" && (made && x.unit != nil || x.served != e.IQN) {
 			err = s.engine.withdraw(ctx, e.Volume, x.served)
 		}
 	}
@@ -133,7 +135,7 @@ func (s *Server) publish(ctx context.Context, x *export, e hostops.Export) error
 	if err := s.engine.publish(ctx, u, e); err != nil {
 		return err
 	}
-	s.set(func() { x.settled = true })
+	s.set(x.settle)
 	if x.anew {
 		if err := u.forgive(); err != nil {
 			return err
@@ -143,6 +145,9 @@ func (s *Server) publish(ctx context.Context, x *export, e hostops.Export) error
 	s.cfg.Log.Info("volume published", "volume", e.Volume, "generation", e.Generation, "initiators", len(e.Access))
 	return nil
 }
+
+// settle notes that everything is as the Export says.
+func (x *export) settle() { x.settled, x.shown, x.current = true, true, x.Generation }
 
 // set changes fields of an export whose op the caller holds.
 func (s *Server) set(f func()) {
@@ -193,16 +198,17 @@ func (s *Server) Withdraw(ctx context.Context, volume string) error {
 }
 
 // List implements hostops.Targets, in the order of volume ids. An export that
-// is still being withdrawn is in it.
+// is still being withdrawn is in it; one whose change is not through has the
+// generation it had, and is not in it before its first is.
 func (s *Server) List(context.Context) ([]hostops.ExportStatus, error) {
 	s.mu.Lock()
 	l := []hostops.ExportStatus{}
 	served := map[string]string{}
 	for _, x := range s.exports {
-		if x.Volume == "" {
-			continue
+		if x.Volume == "" || !x.shown && x.failed == "" {
+			continue // not yet
 		}
-		st := hostops.ExportStatus{Volume: x.Volume, IQN: x.IQN, Generation: x.Generation, Failed: x.failed}
+		st := hostops.ExportStatus{Volume: x.Volume, IQN: x.IQN, Generation: x.current, Failed: x.failed}
 		if x.unit != nil {
 			st.Failed = cmp.Or(x.unit.failed(), st.Failed)
 			st.Lost = x.unit.lost()
@@ -279,10 +285,14 @@ func (s *Server) restoreOne(ctx context.Context, x *export, r row) {
 		// What an earlier process left of it may be of another generation.
 		err = errors.Join(err, s.engine.withdraw(ctx, r.Volume, r.IQN))
 	}
+	if err != nil && x.unit == nil {
+		s.engine.announce(r.Export)
+		x.served = r.IQN
+	}
 	if err != nil {
-		x.failed = err.Error()
+		x.failed, x.current = err.Error(), r.Generation
 		s.cfg.Log.Error("volume of the table is not served", "volume", r.Volume, "err", err)
 		return
 	}
-	x.settled = true
+	x.settle()
 }

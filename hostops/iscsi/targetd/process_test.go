@@ -222,6 +222,13 @@ func TestMissingFileHoldsUpNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
+	// It is to come: who may have it tries again, others learn nothing.
+	_, err = initiator.Login(loginConfig(s.Addrs()[0], bad))
+	wantRefused(t, err, 0x0301)
+	stranger := loginConfig(s.Addrs()[0], bad)
+	stranger.Initiator += "x"
+	_, err = initiator.Login(stranger)
+	wantRefused(t, err, 0x0203)
 	if err := os.WriteFile(bad.Path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -207,6 +209,28 @@ func (l *life) publish(t *testing.T) {
 	}
 }
 
+// startTied starts a process that ends with this one, however that ends. The kernel
+// ties it to the thread that started it, so that one waits with it.
+func startTied(t *testing.T, cmd *exec.Cmd) (ended <-chan struct{}) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
 // attach starts a process with QEMU's block layer and initiator on the cable, as
 // it is within a guest's QEMU, and a writer that uses it.
 func (l *life) attach(t *testing.T, id string, x lifeTarget, seed uint64) {
@@ -217,18 +241,14 @@ func (l *life) attach(t *testing.T, id string, x lifeTarget, seed uint64) {
 	cmd := l.cable.Command(context.WithoutCancel(t.Context()), "qemu-nbd", "--socket", socket, "--persistent", "--cache=none", "--image-opts", opts)
 	said := &strings.Builder{}
 	cmd.Stdout, cmd.Stderr = said, said
-	// It would outlive a test that is killed. Go ends no thread but those of Cable.Do.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	ended := startTied(t, cmd)
 	var disk *nbd
 	t.Cleanup(func() {
 		if disk != nil {
 			_ = disk.Close()
 		}
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 		t.Logf("qemu-nbd of %s says: %s", id, said)
 	})
 	await(t, readyMax, "QEMU to have logged in to "+id, func() (ok bool, err error) {

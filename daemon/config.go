@@ -80,7 +80,8 @@ type StorageConfig struct {
 	Dir         string `json:"dir,omitempty"`         // of files; default DataDir/volumes
 	VolumeGroup string `json:"volumeGroup,omitempty"` // of lvm; made by the operator
 	ThinPool    string `json:"thinPool,omitempty"`    // in it; default vcn, made if it is absent
-	// Engine is auto (default), embedded or lio. Auto is lio where the kernel has it.
+	// Engine is auto (default), embedded or lio. Auto is lio where the kernel has it
+	// and initiator is kernel, else embedded.
 	Engine string `json:"engine,omitempty"`
 	// WriteThrough makes every write durable before it is acknowledged (embedded
 	// engine only). Without it a host that loses power loses what nodes wrote and
@@ -297,9 +298,12 @@ func (c *Config) VolumeDriver() string {
 	return "file"
 }
 
-// targetEngine is what the target process is asked for: LIO cannot write through.
+// targetEngine is what the target process is asked for. LIO cannot write through.
+// And QEMU's initiator reconnects as another port: the embedded engine ends and
+// drains its old session first, LIO lets both write for a moment. So auto means LIO
+// only where hosts, which are configured alike, use the kernel's initiator.
 func (c *Config) targetEngine() string {
-	if c.Storage.WriteThrough {
+	if c.Storage.WriteThrough || c.Storage.Engine == targetd.EngineAuto && c.Initiator != "kernel" {
 		return targetd.EngineEmbedded
 	}
 	return c.Storage.Engine

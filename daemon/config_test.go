@@ -118,6 +118,23 @@ func TestConfigurationHasDefaultsForAllButTheAddress(t *testing.T) {
 	}
 }
 
+func TestAutoTakesTheKernelsTargetOnlyForTheKernelsInitiator(t *testing.T) {
+	for _, tc := range []struct{ text, want string }{
+		{"", "embedded"},
+		{"initiator: kernel\n", "auto"},
+		{"initiator: kernel\nstorage: {writeThrough: true}\n", "embedded"},
+		{"storage: {engine: lio}\n", "lio"},
+	} {
+		c, err := LoadConfig(writeConfig(t, "name: h1\naddress: 10.0.0.1\n"+tc.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.targetEngine(); got != tc.want {
+			t.Errorf("%q asks for %s, want %s", tc.text, got, tc.want)
+		}
+	}
+}
+
 func TestConfigurationThatGivesEverythingIsTaken(t *testing.T) {
 	want := Config{
 		Name: "h1", DataDir: "/srv/vcn", Address: "10.0.0.1", Classes: []api.Class{api.ClassGateway, api.ClassStorage}, FailureDomain: "rack1",

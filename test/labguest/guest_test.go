@@ -145,6 +145,9 @@ func (b *bed) checkDisks(t *testing.T, r api.Reservation) {
 	if n := strings.Count(b.sh(t, b.b, "iscsiadm -m session || true"), hostops.TargetIQN("")); n != 1 {
 		t.Errorf("host-b has %d sessions, want 1", n)
 	}
+	if out := b.ctl(t, "host", "list", "-o", "json"); !strings.Contains(out, `"targetEngine": "lio"`) || !strings.Contains(out, `"volumeDriver": "lvm"`) {
+		t.Errorf("host-a is not seen to serve logical volumes by LIO: %s", out)
+	}
 	for _, m := range []*lab.Machine{b.a, b.b} {
 		if who := b.sh(t, m, "ps -o user:20= -C qemu-system-x86_64"); strings.TrimSpace(who) != "libvirt-qemu" {
 			t.Errorf("the node on %s runs as %q", m.Name(), who)

@@ -21,6 +21,7 @@ const confA = `address: ` + hostA + `
 classes: [storage, compute]
 storage: {driver: lvm, volumeGroup: ` + groupName + `}
 network: {driver: vlan}
+initiator: kernel
 images: {dir: ` + imagesDir + `}
 workerDelay: 0s
 `

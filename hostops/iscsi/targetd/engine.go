@@ -147,8 +147,8 @@ func (k *kernelEngine) withdraw(ctx context.Context, volume, _ string) error {
 	return k.lio.Withdraw(ctx, volume)
 }
 
-// announce cannot: the kernel's target has no portal without a volume, and says
-// that it does not exist until then.
+// announce has nothing to do: of a name that it does not know the kernel says
+// "service unavailable", which initiators repeat.
 func (k *kernelEngine) announce(hostops.Export) {}
 
 // forget has nothing to do: the kernel remembers no more than it serves.

@@ -53,7 +53,7 @@ demo-stop: ## end the demo; leaves nothing but its cache in .demo
 demo-purge: ## end the demo and remove its cache too
 	@if $(DEMO_IS_THERE); then $(DEMO_BUILD) && $(DEMO) purge; else rm -rf .demo; fi
 
-test: lint test-unit test-rooted lab ## everything that CI runs
+test: lint test-unit test-rooted lab lab-guest ## everything that CI runs
 
 lint: deps ## formatting, vet and staticcheck
 	@set -o pipefail; bad=$$(git ls-files -z '*.go' | xargs -0 -r "$$($(GO) env GOROOT)/bin/gofmt" -l) || exit 1; test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }

@@ -15,6 +15,7 @@ import (
 
 	"vcn/hostops"
 	"vcn/hostops/facts"
+	"vcn/internal/claims"
 )
 
 const (
@@ -42,8 +43,7 @@ type Driver struct {
 	end  context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu   sync.Mutex
-	busy map[string]chan struct{} // by node; closed when its call ends
+	claims claims.Set // by node
 }
 
 var _ hostops.Domains = (*Driver)(nil)
@@ -69,7 +69,6 @@ func New(c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		socket: c.Socket, uri: c.URI, cluster: c.Cluster, accel: accel, why: why, log: c.Log, now: time.Now,
-		busy: map[string]chan struct{}{},
 	}
 	if accel == facts.TCG {
 		d.tscKHz = facts.TSCKHz()
@@ -88,38 +87,13 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// claim waits until no other call works on that node.
-func (d *Driver) claim(ctx context.Context, key string) (release func(), err error) {
-	for {
-		d.mu.Lock()
-		wait := d.busy[key]
-		if wait == nil {
-			done := make(chan struct{})
-			d.busy[key] = done
-			d.mu.Unlock()
-			return func() {
-				d.mu.Lock()
-				delete(d.busy, key)
-				d.mu.Unlock()
-				close(done)
-			}, nil
-		}
-		d.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // on runs one operation on one node.
 func (d *Driver) on(ctx context.Context, verb, reservation, node string, do func(*conn) error) error {
 	if err := hostops.CheckNode(reservation, node); err != nil {
 		return fmt.Errorf("%s domain: %w", verb, err)
 	}
 	key := reservation + "/" + node
-	release, err := d.claim(ctx, key)
+	release, err := d.claims.Claim(ctx, key)
 	if err != nil {
 		return fmt.Errorf("%s domain %s: %w", verb, key, err)
 	}

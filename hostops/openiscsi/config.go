@@ -12,10 +12,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"vcn/hostops"
+	"vcn/internal/claims"
 )
 
 const (
@@ -50,8 +50,7 @@ type Driver struct {
 	records records
 	run     func(ctx context.Context, name string, args ...string) error
 
-	mu   sync.Mutex
-	busy map[string]chan struct{} // by target: at most one call at a time
+	claims claims.Set // by target
 }
 
 var _ hostops.Initiators = (*Driver)(nil)
@@ -100,7 +99,7 @@ func newDriver(c Config, p paths) (*Driver, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Driver{
-		cfg: c, log: c.Log, paths: p, run: run, busy: map[string]chan struct{}{},
+		cfg: c, log: c.Log, paths: p, run: run,
 		records: records{root: c.Records, iface: ifaceName(c.Initiator)},
 	}, nil
 }
@@ -166,23 +165,6 @@ func checkTarget(iqn string) error {
 		return fmt.Errorf("target %q is none of ours: %w", iqn, hostops.ErrInvalid)
 	}
 	return hostops.CheckVolumeID(volume)
-}
-
-// lock waits for its turn on one target.
-func (d *Driver) lock(ctx context.Context, iqn string) (unlock func(), err error) {
-	d.mu.Lock()
-	turn := d.busy[iqn]
-	if turn == nil {
-		turn = make(chan struct{}, 1)
-		d.busy[iqn] = turn
-	}
-	d.mu.Unlock()
-	select {
-	case turn <- struct{}{}:
-		return func() { <-turn }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for another call on %s: %w", iqn, ctx.Err())
-	}
 }
 
 // devicePath is udev's name of a unit, which stays the same over sessions

@@ -21,9 +21,9 @@ func (d *Driver) Detach(ctx context.Context, iqn string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	unlock, err := d.lock(ctx, iqn)
+	unlock, err := d.claims.Claim(ctx, iqn)
 	if err != nil {
-		return fmt.Errorf("detach: %w", err)
+		return fmt.Errorf("detach %s: wait for another call: %w", iqn, err)
 	}
 	defer unlock()
 	here, err := d.ours(iqn)

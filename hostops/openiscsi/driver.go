@@ -31,9 +31,9 @@ func (d *Driver) Attach(ctx context.Context, i hostops.ISCSIDisk) (string, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	unlock, err := d.lock(ctx, i.IQN)
+	unlock, err := d.claims.Claim(ctx, i.IQN)
 	if err != nil {
-		return "", fmt.Errorf("attach: %w", err)
+		return "", fmt.Errorf("attach %s: wait for another call: %w", i.IQN, err)
 	}
 	defer unlock()
 	path, err := d.attach(ctx, i)

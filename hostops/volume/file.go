@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vcn/hostops"
+	"vcn/internal/claims"
 	"vcn/internal/durable"
 )
 
@@ -29,7 +30,7 @@ type File struct {
 	owner   string
 	reserve int64
 	log     *slog.Logger
-	claims  claims // by volume id
+	claims  claims.Set // by volume id
 }
 
 var _ hostops.Volumes = (*File)(nil)
@@ -96,7 +97,7 @@ func (f *File) Ensure(ctx context.Context, s hostops.VolumeSpec) (hostops.Volume
 	if err := s.Validate(); err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume: %w", err)
 	}
-	release, err := f.claims.claim(ctx, s.ID)
+	release, err := f.claims.Claim(ctx, s.ID)
 	if err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
 	}
@@ -245,7 +246,7 @@ func (f *File) Remove(ctx context.Context, id string) error {
 	if err := hostops.CheckVolumeID(id); err != nil {
 		return fmt.Errorf("remove volume: %w", err)
 	}
-	release, err := f.claims.claim(ctx, id)
+	release, err := f.claims.Claim(ctx, id)
 	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vcn/hostops"
+	"vcn/internal/claims"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 type LVM struct {
 	cfg    LVMConfig
 	run    runner
-	claims claims
+	claims claims.Set
 
 	mu       sync.Mutex
 	logged   Level

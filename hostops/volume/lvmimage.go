@@ -36,7 +36,7 @@ func (st *lvmState) unusedImages() []*lv {
 // dropOldest removes the oldest unused image volume but keep, and says whether
 // it removed one.
 func (l *LVM) dropOldest(ctx context.Context, unused []*lv, keep string) bool {
-	release, err := l.claims.claim(ctx, snapshotClaim)
+	release, err := l.claims.Claim(ctx, snapshotClaim)
 	if err != nil {
 		return false
 	}
@@ -81,7 +81,7 @@ func (l *LVM) image(ctx context.Context, st *lvmState, s hostops.VolumeSpec, siz
 	if _, v, err := find(st); err != nil || v != nil {
 		return v, err
 	}
-	release, err := l.claims.claim(ctx, importClaim)
+	release, err := l.claims.Claim(ctx, importClaim)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (l *LVM) Ensure(ctx context.Context, s hostops.VolumeSpec) (hostops.Volume,
 	if err := s.Validate(); err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume: %w", err)
 	}
-	release, err := l.claims.claim(ctx, s.ID)
+	release, err := l.claims.Claim(ctx, s.ID)
 	if err != nil {
 		return hostops.Volume{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
 	}
@@ -241,7 +241,7 @@ func (l *LVM) cloneImage(ctx context.Context, st *lvmState, s hostops.VolumeSpec
 
 // snapshot clones an image volume. gone says that it was not there any more.
 func (l *LVM) snapshot(ctx context.Context, image *lv, id, name string, size int64) (gone bool, err error) {
-	release, err := l.claims.claim(ctx, snapshotClaim)
+	release, err := l.claims.Claim(ctx, snapshotClaim)
 	if err != nil {
 		return false, err
 	}
@@ -399,7 +399,7 @@ func (l *LVM) Remove(ctx context.Context, id string) error {
 	if err := hostops.CheckVolumeID(id); err != nil {
 		return fmt.Errorf("remove volume: %w", err)
 	}
-	release, err := l.claims.claim(ctx, id)
+	release, err := l.claims.Claim(ctx, id)
 	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", id, err)
 	}

@@ -1,18 +1,19 @@
-package volume
+package claims
 
 import (
 	"context"
 	"sync"
 )
 
-// claims gives one caller at a time the right to work on a name.
-type claims struct {
+// Set gives one caller at a time the right to work on a name. Its zero value is
+// ready to use.
+type Set struct {
 	mu   sync.Mutex
 	busy map[string]chan struct{} // closed when the claim ends
 }
 
-// claim waits until no other call works on name, or ctx ends.
-func (c *claims) claim(ctx context.Context, name string) (release func(), err error) {
+// Claim waits until no other call works on name, or ctx ends.
+func (c *Set) Claim(ctx context.Context, name string) (release func(), err error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err

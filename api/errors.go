@@ -16,6 +16,8 @@ const (
 	CodeNotFound     Code = "not_found"     // 404
 	CodeConflict     Code = "conflict"      // 409: name taken, state forbids
 	CodeNoFit        Code = "no_fit"        // 409: no capacity; Reasons says why
+	CodeExpired      Code = "expired"       // 409: an offer's hold is over
+	CodeDataLoss     Code = "data_loss"     // 409: the change loses data and was not confirmed
 	CodeForming      Code = "forming"       // 503: voters are still missing
 	CodeNoLeader     Code = "no_leader"     // 503: retry
 	CodeTooLarge     Code = "too_large"     // 413
@@ -90,10 +92,12 @@ type Problem struct {
 	Title   string       `json:"title,omitempty"`
 	Status  int          `json:"status"`
 	Detail  string       `json:"detail"`
-	Code    Code         `json:"code" enum:"invalid,unauthorized,forbidden,not_found,conflict,no_fit,forming,no_leader,too_large,internal,wrong_cluster"`
+	Code    Code         `json:"code" enum:"invalid,unauthorized,forbidden,not_found,conflict,no_fit,expired,data_loss,forming,no_leader,too_large,internal,wrong_cluster"`
 	Errors  []FieldError `json:"errors,omitempty"`
 	Reasons []string     `json:"reasons,omitempty" doc:"with no_fit: what is short, where"`
 	Next    string       `json:"next,omitempty" doc:"what to do about it"`
+	Nearest []Offer      `json:"nearest,omitempty" doc:"with no_fit: the nearest that would fit; nothing is held for it"`
+	Until   string       `json:"until,omitempty" doc:"with a refused extension: the longest possible end"`
 }
 
 func (p *Problem) Error() string {
@@ -104,6 +108,12 @@ func (p *Problem) Error() string {
 	}
 	for _, r := range p.Reasons {
 		b.WriteString("\n  " + r)
+	}
+	for i, o := range p.Nearest {
+		if i == 0 {
+			b.WriteString("\nWhat would fit:")
+		}
+		b.WriteString("\n  " + o.Summary)
 	}
 	if p.Next != "" {
 		b.WriteString("\n" + p.Next)

@@ -29,6 +29,7 @@ const (
 	StateReady        State = "ready"
 	StateActive       State = "active"
 	StateEnding       State = "ending"
+	StateParked       State = "parked"
 	StateEnded        State = "ended"
 	StateFailed       State = "failed"
 	StateCancelled    State = "cancelled"
@@ -44,13 +45,41 @@ type Spec struct {
 	Rolls    []string      `json:"rolls,omitempty" doc:"names, or name@version; what they require is added"`
 	Home     Quantity      `json:"home,omitempty" doc:"size of the shared home, 256MiB-16TiB; default: what the frontend's disk leaves"`
 	Users    []User        `json:"users"`
+	AtEnd    *AtEnd        `json:"atEnd,omitempty" doc:"what happens at the end of the slot; default: release, warned 1d, 1h and 10m before"`
+	Notify   *Notify       `json:"notify,omitempty" doc:"who is told what happens"`
 }
 
-// Slot says when. Start is "asap" or a time with a zone; give End or For.
+// Slot says when. Start is "asap" or a time; give End or For. Times carry a
+// zone, or are local times of Zone. With Latest the slot may start anywhere from
+// Start to Latest, as early as it fits.
 type Slot struct {
-	Start string `json:"start" doc:"asap, or RFC 3339 with a zone (seconds may be left out)"`
-	End   string `json:"end,omitempty" doc:"RFC 3339 with a zone"`
-	For   string `json:"for,omitempty" doc:"length, such as 90m, 8h, 30d, 2w; 1m-5y"`
+	Start  string   `json:"start" doc:"asap, or RFC 3339 (seconds may be left out); without a zone it is a local time of zone"`
+	Latest string   `json:"latest,omitempty" doc:"latest start: the slot starts as early as it fits, from start to then"`
+	End    string   `json:"end,omitempty" doc:"as start"`
+	For    string   `json:"for,omitempty" doc:"length, such as 90m, 8h, 30d, 2w; 1m-5y"`
+	Zone   string   `json:"zone,omitempty" doc:"IANA time zone, such as Europe/Berlin: of times without one, and of a series' daylight saving"`
+	Repeat string   `json:"repeat,omitempty" doc:"recurrence rule (RFC 5545 RRULE) with COUNT or UNTIL, such as FREQ=WEEKLY;BYDAY=MO,WE;COUNT=20; wants zone"`
+	Except []string `json:"except,omitempty" doc:"dates (2030-12-24) or starts left out of a series"`
+}
+
+// What happens to volumes at the end of a slot.
+const (
+	EndRelease = "release"
+	EndPark    = "park"
+)
+
+// AtEnd says what happens at the end of a slot.
+type AtEnd struct {
+	Action  string   `json:"action,omitempty" enum:"release,park" doc:"release: all is deleted (default); park: the volumes are kept and nothing else is held"`
+	Grace   string   `json:"grace,omitempty" doc:"time after the end, 0s-1h, in which users can still save their work; booked with the slot; default 0s"`
+	ParkFor string   `json:"parkFor,omitempty" doc:"how long parked volumes are kept; 1h-1y, default 30d"`
+	Warn    []string `json:"warn,omitempty" doc:"how long before the end to warn, at most 5; default 1d, 1h, 10m; 0s alone: never"`
+}
+
+// Notify says who is told of a reservation's booking, readiness, trouble and end.
+type Notify struct {
+	Webhook string `json:"webhook,omitempty" doc:"https URL that gets a POST of each event; the operator says which may be reached"`
+	Mail    string `json:"mail,omitempty" doc:"address that gets a mail for each event, by the operator's mail command"`
 }
 
 // NodeShape is the size of one node.
@@ -77,25 +106,51 @@ type User struct {
 
 // Reservation is the contract as the API shows it.
 type Reservation struct {
-	ID         string      `json:"id"`
-	Name       string      `json:"name"`
-	Project    string      `json:"project"`
-	Owner      string      `json:"owner" doc:"id of the token that made it"`
-	State      State       `json:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,ended,failed,cancelled"`
-	Message    string      `json:"message,omitempty" doc:"why, for people"`
-	Conditions []Condition `json:"conditions,omitempty"`
-	Start      time.Time   `json:"start"`
-	End        time.Time   `json:"end"`
-	Provision  time.Time   `json:"provision" doc:"when provisioning begins: start minus lead time"`
-	Created    time.Time   `json:"created"`
-	ReadyAt    *time.Time  `json:"readyAt,omitempty"`
-	Frontend   *Frontend   `json:"frontend,omitempty" doc:"how to log in, once placed"`
-	VLAN       int         `json:"vlan,omitempty"`
-	Subnet     string      `json:"subnet,omitempty"`
-	Nodes      []Node      `json:"nodes"`
-	Phases     []Phase     `json:"phases,omitempty"`
-	Rolls      []string    `json:"rolls"`
-	Spec       Spec        `json:"spec"`
+	ID          string         `json:"id"`
+	Name        string         `json:"name"`
+	Project     string         `json:"project"`
+	Owner       string         `json:"owner" doc:"id of the token that made it"`
+	State       State          `json:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,parked,ended,failed,cancelled"`
+	Message     string         `json:"message,omitempty" doc:"why, for people"`
+	Conditions  []Condition    `json:"conditions,omitempty"`
+	Start       time.Time      `json:"start"`
+	End         time.Time      `json:"end"`
+	Zone        string         `json:"zone,omitempty" doc:"time zone of the slot, where it was given"`
+	Provision   time.Time      `json:"provision" doc:"when provisioning begins: start minus lead time. From then until after the end hosts and identifiers are held"`
+	Lead        string         `json:"lead" doc:"lead time: how long provisioning is expected to take"`
+	Created     time.Time      `json:"created"`
+	ReadyAt     *time.Time     `json:"readyAt,omitempty"`
+	Expected    *time.Time     `json:"expected,omitempty" doc:"when it is expected to be usable, until it is"`
+	Early       *int64         `json:"earlySeconds,omitempty" doc:"how many seconds before its start it was ready; negative: late"`
+	Held        bool           `json:"held" doc:"false: hosts are promised by class and shape, and those shown may change until provisioning begins"`
+	Series      string         `json:"series,omitempty" doc:"id of the series it belongs to"`
+	Wait        *Wait          `json:"wait,omitempty" doc:"while waitlisted"`
+	ParkedUntil *time.Time     `json:"parkedUntil,omitempty" doc:"when parked volumes are deleted"`
+	Change      *PendingChange `json:"change,omitempty" doc:"a change that is being carried out"`
+	Frontend    *Frontend      `json:"frontend,omitempty" doc:"how to log in, once placed"`
+	VLAN        int            `json:"vlan,omitempty"`
+	Subnet      string         `json:"subnet,omitempty"`
+	Nodes       []Node         `json:"nodes"`
+	Phases      []Phase        `json:"phases,omitempty"`
+	Rolls       []string       `json:"rolls"`
+	Spec        Spec           `json:"spec"`
+}
+
+// Wait is a place in the waitlist.
+type Wait struct {
+	Earliest time.Time `json:"earliest" doc:"earliest start"`
+	Latest   time.Time `json:"latest" doc:"latest start; if nothing has come free by then it fails"`
+	Position int       `json:"position" doc:"1 is next"`
+	Passed   int       `json:"passed" doc:"how often somebody behind it was booked before it"`
+	Message  string    `json:"message,omitempty" doc:"what it waits for"`
+}
+
+// PendingChange is a change that takes time: workers that leave are drained first.
+type PendingChange struct {
+	Leaving  []string   `json:"leaving,omitempty" doc:"workers that are being drained"`
+	Joining  []string   `json:"joining,omitempty" doc:"workers that are being added"`
+	Deadline *time.Time `json:"deadline,omitempty" doc:"when workers that still run jobs are stopped all the same; those whose jobs are unknown never are"`
+	Message  string     `json:"message,omitempty"`
 }
 
 // Frontend is what a user needs to log in.
@@ -124,7 +179,7 @@ type Node struct {
 	Memory     Quantity  `json:"memory"`
 	Disk       Quantity  `json:"disk"`
 	Generation uint64    `json:"generation"`
-	State      string    `json:"state" enum:"waiting,volume,starting,booting,ready,stopping,gone,lost"`
+	State      string    `json:"state" enum:"waiting,volume,starting,booting,ready,draining,stopping,gone,lost"`
 	Since      time.Time `json:"since"`
 	Message    string    `json:"message,omitempty"`
 }
@@ -219,6 +274,7 @@ type Plan struct {
 	Nodes     []Node    `json:"nodes"`
 	Rolls     []string  `json:"rolls"`
 	Images    []Image   `json:"images"`
+	Expected  time.Time `json:"expected" doc:"when it is expected to be usable"`
 }
 
 // Image is a bootable disk content.

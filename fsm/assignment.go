@@ -100,6 +100,24 @@ type ClusterWork struct {
 	Users             []User
 	Rolls             []string
 	Secrets           map[string][]byte
+	// Drain and Notices are for the frontend's host alone; nil elsewhere.
+	Drain   []DrainWork
+	Notices []NoticeWork
+}
+
+// DrainWork is a worker that is to be given no more jobs by the cluster's
+// scheduler. What is not listed, and was drained by vcn, is to be given jobs
+// again. Reported as an object of KindDrain with the worker's nodeID: ready when
+// no job runs on it, working while one does, waiting while that is not known.
+type DrainWork struct {
+	Node   string
+	Reason string
+}
+
+// NoticeWork is a text to be shown to the cluster's users, once.
+type NoticeWork struct {
+	ID   string
+	Text string
 }
 
 // AssignmentFor computes the whole desired state of one host. Its lists are

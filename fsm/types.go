@@ -68,7 +68,7 @@ type HostStatus struct {
 
 // Object is one thing a host holds or works on.
 type Object struct {
-	Kind        string // network, volume, node, image
+	Kind        string // network, volume, node, image, drain
 	ID          string // VLAN, volume id, reservation/node, recipe
 	Reservation string
 	Node        string
@@ -87,6 +87,7 @@ const (
 	KindVolume  = "volume"
 	KindNode    = "node"
 	KindImage   = "image"
+	KindDrain   = "drain"
 
 	ObjWaiting  = "waiting"  // for something named in Message
 	ObjWorking  = "working"  // being made; Message says the step

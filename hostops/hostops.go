@@ -113,6 +113,35 @@ type Domains interface {
 	Close() error
 }
 
+// GuestCommand is a program to run inside a node, as root.
+type GuestCommand struct {
+	Args  []string // absolute path first
+	Stdin []byte   // at most GuestBytesMax
+}
+
+// GuestBytesMax bounds what goes into a command in a guest, and each of its
+// outputs; what is beyond is cut off.
+const GuestBytesMax = 2 << 20
+
+// GuestResult is how a command in a guest ended.
+type GuestResult struct {
+	Exit           int // -1 if a signal ended it
+	Stdout, Stderr []byte
+}
+
+// ErrNoAgent: the guest's agent does not answer now. Whether the command ran is
+// not known.
+var ErrNoAgent = errors.New("the guest's agent does not answer")
+
+// Guests runs commands inside nodes, by their guest agent. What comes back is
+// the guest's word: its owner may have changed anything in it.
+type Guests interface {
+	// Run runs a command and waits for its end, or ctx's: then it may go on
+	// in the guest. Errors: ErrNotFound (no such node, or of another
+	// generation, or it does not run), ErrNoAgent, ErrInvalid.
+	Run(ctx context.Context, reservation, node string, generation uint64, c GuestCommand) (GuestResult, error)
+}
+
 // NetworkSpec is one cluster's private network on this host.
 type NetworkSpec struct {
 	Reservation string

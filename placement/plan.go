@@ -2,12 +2,10 @@ package placement
 
 import (
 	"cmp"
-	"container/heap"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Limits of one request.
@@ -16,8 +14,6 @@ const (
 	// GatewaysTriedMax bounds how many gateways are tried for the frontends
 	// before a request is refused.
 	GatewaysTriedMax = 16
-	// StartsTriedMax bounds how many starts Earliest tries.
-	StartsTriedMax = 1_000
 )
 
 // ErrInvalid: the request makes no sense, whatever is free.
@@ -27,86 +23,122 @@ func (e *NoFit) Error() string { return "no fit: " + strings.Join(e.Reasons, "; 
 
 // Plan places all nodes of r, or none: then the error is a *NoFit, or wraps
 // ErrInvalid. The same inventory (in any order of hosts and bookings) and
-// request give the same plan. An empty policy is Spread.
+// request give the same plan. An empty policy is Spread. Pinned nodes go first.
 func (inv *Inventory) Plan(r Request) (Plan, error) {
 	if err := r.check(); err != nil {
 		return Plan{}, fmt.Errorf("plan: %w", err)
 	}
+	a := inv.place(&r, false)
+	if !a.complete() {
+		return Plan{}, a.noFit()
+	}
+	return a.plan(), nil
+}
+
+// place tries what Plan tries. If nothing fits it returns the first attempt,
+// whose shortages are all there unless brief.
+func (inv *Inventory) place(r *Request, brief bool) *attempt {
 	rooms := inv.rooms(r)
-	first := inv.attempt(r, rooms, r.Policy, -1)
-	if first.complete() {
-		return first.plan(), nil
+	a := inv.attempt(r, rooms, r.Policy, -1, brief)
+	if !a.complete() {
+		if b := a.retry(rooms); b != nil {
+			return b
+		}
 	}
-	if a := first.retry(rooms); a != nil {
-		return a.plan(), nil
-	}
-	return Plan{}, &NoFit{Reasons: first.reasons()}
+	return a
 }
 
 // retry tries other orders, where another order can help at all; nil if none
-// does.
+// does. It decides by the first shortage alone, which brief attempts have too.
 func (a *attempt) retry(rooms []room) *attempt {
-	if a.policy != Pack && a.mixed() {
-		if b := a.inv.attempt(a.r, rooms, Pack, -1); b.complete() {
+	first := a.missing[0]
+	if first.pinned != "" || first.class == identifiers || a.inv.plain(a.r) {
+		return nil
+	}
+	if a.policy != Pack {
+		if b := a.inv.attempt(a.r, rooms, Pack, -1, true); b.complete() {
 			return b
 		}
 	}
 	// Frontends may stand where only the workers would have fitted.
-	if !slices.ContainsFunc(a.missing, func(s shortage) bool { return s.class == compute }) {
+	if first.class != compute {
 		return nil
 	}
-	tried := 0
-	for i := range rooms {
-		h := &a.inv.hosts[rooms[i].i]
-		if !h.Gateway || tried == GatewaysTriedMax {
-			continue
-		}
-		tried++
-		if b := a.inv.attempt(a.r, rooms, Pack, rooms[i].i); b.complete() {
+	for _, g := range a.gateways(rooms, first) {
+		if b := a.inv.attempt(a.r, rooms, Pack, g, true); b.complete() {
 			return b
 		}
 	}
 	return nil
 }
 
-// mixed reports whether the order in which things are laid may matter: nodes
-// of several shapes, or hosts that frontends and workers compete for.
-func (a *attempt) mixed() bool {
-	for _, n := range a.r.Nodes {
-		f := a.r.Nodes[0]
-		if n.Frontend != f.Frontend || n.CPUs != f.CPUs || n.MemoryBytes != f.MemoryBytes || n.DiskBytes != f.DiskBytes {
-			return true
+// gateways returns the hosts that are worth a try for all frontends: those on
+// which they cost the fewest of the workers that found no host. For one
+// frontend and workers of one shape the first of them decides.
+func (a *attempt) gateways(rooms []room, lacking shortage) []int {
+	var need amounts
+	frontends := false
+	for i := range a.r.Nodes {
+		if n := &a.r.Nodes[i]; n.Frontend && n.Host == "" {
+			need, frontends = need.plus(n.shape()), true
 		}
 	}
-	return false
+	if !frontends {
+		return nil
+	}
+	type candidate struct {
+		host int
+		loss int64
+	}
+	var out []candidate
+	total := int64(0)
+	for i := range rooms {
+		k := int64(0)
+		if a.inv.roles[i]&roleCompute != 0 {
+			k = compute.times(lacking.need, rooms[i].free, NodesMax)
+			total += k
+		}
+		if a.inv.roles[i]&roleGateway != 0 && gateway.fits(need, rooms[i].free) {
+			out = append(out, candidate{i, k - min(k, compute.times(lacking.need, rooms[i].free.minus(need), NodesMax))})
+		}
+	}
+	if total < int64(lacking.of) {
+		return nil // not even without frontends
+	}
+	slices.SortStableFunc(out, func(x, y candidate) int { return cmp.Compare(x.loss, y.loss) })
+	hosts := make([]int, 0, GatewaysTriedMax)
+	for _, c := range out[:min(len(out), GatewaysTriedMax)] {
+		hosts = append(hosts, c.host)
+	}
+	return hosts
 }
 
-// Earliest finds the first start, not before r.From and not after last, at which
-// r (with its length kept) fits. Only r.From and the ends of bookings come into
-// question: between them nothing becomes free. At most StartsTriedMax are tried. Its
-// *NoFit is that of r.From.
-func (inv *Inventory) Earliest(r Request, last time.Time) (time.Time, Plan, error) {
-	p, err := inv.Plan(r)
-	var no *NoFit
-	if err == nil || !errors.As(err, &no) {
-		return r.From, p, err
-	}
-	length := r.Until.Sub(r.From)
-	ends := inv.ends(nanos(r.From), nanos(last))
-	for _, at := range ends[:min(len(ends), StartsTriedMax)] {
-		q := r
-		q.From = time.Unix(0, at).In(r.From.Location())
-		q.Until = q.From.Add(length)
-		if p, e := inv.Plan(q); e == nil {
-			return q.From, p, nil
+// plain reports whether any order of laying r finds a place if there is one:
+// each class has nodes of one shape, and classes do not compete for hosts.
+func (inv *Inventory) plain(r *Request) bool {
+	var front, work *NodeRequest
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		of := &work
+		if n.Frontend {
+			of = &front
+		}
+		if *of == nil {
+			*of = n
+		}
+		if n.shape() != (*of).shape() || n.DiskBytes != r.Nodes[0].DiskBytes {
+			return false
 		}
 	}
-	return time.Time{}, Plan{}, err
+	return front == nil || work == nil || !inv.competing
 }
 
 func (r *Request) check() error {
 	if !r.From.Before(r.Until) {
 		return fmt.Errorf("%w: until %s is not after from %s", ErrInvalid, r.Until, r.From)
+	}
+	if r.From.Year() < yearMin || r.Until.Year() > yearMax {
+		return fmt.Errorf("%w: from %s until %s is not within the years %d-%d", ErrInvalid, r.From, r.Until, yearMin, yearMax)
 	}
 	if len(r.Nodes) == 0 || len(r.Nodes) > NodesMax {
 		return fmt.Errorf("%w: %d nodes, want 1-%d", ErrInvalid, len(r.Nodes), NodesMax)
@@ -114,8 +146,15 @@ func (r *Request) check() error {
 	if r.Policy != "" && r.Policy != Spread && r.Policy != Pack {
 		return fmt.Errorf("%w: policy %q, want %s or %s", ErrInvalid, r.Policy, Spread, Pack)
 	}
+	if r.KeepStorage < 0 || r.Until.Add(r.KeepStorage).Year() > yearMax {
+		return fmt.Errorf("%w: storage kept for %s, want a time within the years %d-%d", ErrInvalid, r.KeepStorage, yearMin, yearMax)
+	}
+	if r.Clusters < 0 || r.Clusters > 1 {
+		return fmt.Errorf("%w: %d clusters, want 0 or 1", ErrInvalid, r.Clusters)
+	}
 	seen := make(map[string]bool, len(r.Nodes))
-	for _, n := range r.Nodes {
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
 		if n.Name == "" || seen[n.Name] {
 			return fmt.Errorf("%w: node %q is nameless or there twice", ErrInvalid, n.Name)
 		}
@@ -129,221 +168,191 @@ func (r *Request) check() error {
 	return nil
 }
 
-// class is what a thing needs of a host.
-type class int
-
-const (
-	gateway class = iota
-	compute
-	storage
-)
-
-func (c class) String() string { return [...]string{"gateway", "compute", "storage"}[c] }
-
-// fits reports whether need is within free, of what the class is about: a host
-// that has lost memory since it was booked may still take volumes.
-func (c class) fits(need, free amounts) bool {
-	if c == storage {
-		return need.storage <= free.storage
+func (n *NodeRequest) shape() amounts  { return amounts{cpus: int64(n.CPUs), memory: n.MemoryBytes} }
+func (n *NodeRequest) volume() amounts { return amounts{disk: n.DiskBytes} }
+func (n *NodeRequest) class() class {
+	if n.Frontend {
+		return gateway
 	}
-	return need.cpus <= free.cpus && need.memory <= free.memory
+	return compute
 }
-
-func (c class) of(h *Host) bool { return [...]bool{h.Gateway, h.Compute, h.Storage}[c] }
 
 // room is one host during the request's slot.
 type room struct {
-	i       int // in Inventory.hosts
 	free    amounts
-	total   amounts
 	workers int // of this request
-	key     key
 }
 
 // attempt is one try to place everything.
 type attempt struct {
 	inv     *Inventory
-	r       Request
+	r       *Request
 	policy  Policy
-	rooms   []room // of usable hosts
-	domains map[string]int
-	host    []int // by node, -1 while nowhere
+	rooms   []room // by host; without meaning where a host has no role
+	domains []int  // workers of this request, by failure domain
+	host    []int  // by node, -1 while nowhere
 	storage []int
 	missing []shortage
-	only    int // host for the frontends, -1 for any
+	only    int  // host for the frontends, -1 for any
+	brief   bool // stop at the first shortage
 }
 
-// shortage is nodes of one shape that found no host of a class.
-type shortage struct {
-	class     class
-	need      amounts
-	of, short int
-	largest   int // index of the host with most room; -1 without any of the class
-	free      amounts
-}
-
-// rooms returns every usable host with what is free there for the whole slot.
-func (inv *Inventory) rooms(r Request) []room {
+// rooms returns for every usable host what is free there for the whole slot.
+func (inv *Inventory) rooms(r *Request) []room {
 	from, until := nanos(r.From), nanos(r.Until)
-	rooms := make([]room, 0, len(inv.hosts))
-	for i := range inv.hosts {
-		if inv.hosts[i].Unusable == "" {
-			rooms = append(rooms, room{i: i, free: inv.free(i, from, until), total: inv.capacity(i)})
+	kept := nanos(r.Until.Add(r.KeepStorage))
+	rooms := make([]room, len(inv.hosts))
+	for i := range rooms {
+		if inv.roles[i] == 0 && !r.Stay {
+			continue
+		}
+		rooms[i].free = inv.free(i, from, until)
+		if r.KeepStorage > 0 {
+			rooms[i].free[disk] = min(rooms[i].free[disk], inv.free(i, until, kept)[disk])
 		}
 	}
 	return rooms
 }
 
 // attempt lays all nodes in one order, the policy's. rooms is left as it is.
-func (inv *Inventory) attempt(r Request, rooms []room, p Policy, only int) *attempt {
-	a := &attempt{inv: inv, r: r, policy: p, domains: map[string]int{}, only: only, rooms: slices.Clone(rooms),
-		host: make([]int, len(r.Nodes)), storage: make([]int, len(r.Nodes))}
-	var frontends, workers, all []int
-	for i, n := range r.Nodes {
-		all = append(all, i)
-		if n.Frontend {
-			frontends = append(frontends, i)
-		} else {
-			workers = append(workers, i)
+func (inv *Inventory) attempt(r *Request, rooms []room, p Policy, only int, brief bool) *attempt {
+	a := &attempt{inv: inv, r: r, policy: p, domains: make([]int, inv.domains), only: only, brief: brief,
+		rooms: slices.Clone(rooms), host: make([]int, len(r.Nodes)), storage: make([]int, len(r.Nodes))}
+	a.takeIdentifiers()
+	for _, t := range r.tasks() {
+		if brief && len(a.missing) > 0 {
+			break
 		}
+		a.lay(t)
 	}
-	shape := func(i int) amounts { return amounts{int64(r.Nodes[i].CPUs), r.Nodes[i].MemoryBytes, 0} }
-	disk := func(i int) amounts { return amounts{storage: r.Nodes[i].DiskBytes} }
-	a.lay(gateway, frontends, shape, a.host)
-	a.lay(compute, workers, shape, a.host)
-	a.lay(storage, all, disk, a.storage)
 	return a
 }
 
-// lay places nodes on hosts of a class, large before small.
-func (a *attempt) lay(c class, nodes []int, need func(int) amounts, out []int) {
-	slices.SortStableFunc(nodes, func(x, y int) int {
-		m, n := need(x), need(y)
-		return cmp.Or(cmp.Compare(n.cpus, m.cpus), cmp.Compare(n.memory, m.memory), cmp.Compare(n.storage, m.storage))
-	})
-	for len(nodes) > 0 {
-		n := 1
-		for n < len(nodes) && need(nodes[n]) == need(nodes[0]) {
-			n++
-		}
-		a.layAlike(c, nodes[:n], need(nodes[0]), out)
-		nodes = nodes[n:]
+func (a *attempt) takeIdentifiers() {
+	if a.r.Clusters == 0 || a.inv.pool < 0 {
+		return
+	}
+	h := &a.inv.hosts[a.inv.pool]
+	need := amounts{clusters: int64(a.r.Clusters)}
+	free := a.inv.free(a.inv.pool, nanos(a.r.From), nanos(a.r.Until))
+	if h.Unusable != "" || !identifiers.fits(need, free) {
+		a.missing = append(a.missing, shortage{class: identifiers, need: need, of: 1, short: 1, largest: a.inv.pool, free: free})
 	}
 }
 
-// layAlike places nodes of one shape. The heap is lazy: a host's key can only
-// have become worse since it was put there, except that of the host just used,
-// which is put in again.
-func (a *attempt) layAlike(c class, nodes []int, need amounts, out []int) {
-	h := hostHeap{}
-	for i := range a.rooms {
-		r := &a.rooms[i]
-		host := &a.inv.hosts[r.i]
-		if c.of(host) && (c != gateway || a.only < 0 || a.only == r.i) && c.fits(need, r.free) {
-			r.key = a.keyOf(c, r, need)
-			h = append(h, r)
+// task is nodes of one shape that are laid together: pinned ones each by itself.
+type task struct {
+	class class
+	nodes []int
+	need  amounts
+	pin   string // host ID
+}
+
+// tasks returns what is laid, in order: what is pinned, frontends, workers,
+// volumes; each large before small.
+func (r *Request) tasks() []task {
+	var free, pinned []task
+	for _, c := range []class{gateway, compute, storage} {
+		of := make([]task, 0, len(r.Nodes))
+		for i := range r.Nodes {
+			n := &r.Nodes[i]
+			t := task{class: c, nodes: []int{i}, need: n.shape(), pin: n.Host}
+			if c == storage {
+				t.need, t.pin = n.volume(), n.Storage
+			} else if c != n.class() {
+				continue
+			}
+			if t.pin != "" {
+				pinned = append(pinned, t)
+			} else {
+				of = append(of, t)
+			}
+		}
+		slices.SortStableFunc(of, func(x, y task) int {
+			return cmp.Or(cmp.Compare(y.need[cpus], x.need[cpus]), cmp.Compare(y.need[memory], x.need[memory]), cmp.Compare(y.need[disk], x.need[disk]))
+		})
+		for i := 0; i < len(of); {
+			t := task{class: c, need: of[i].need}
+			for ; i < len(of) && of[i].need == t.need; i++ {
+				t.nodes = append(t.nodes, of[i].nodes[0])
+			}
+			free = append(free, t)
 		}
 	}
-	heap.Init(&h)
-	for n, node := range nodes {
-		best := a.best(&h, c, need)
-		if best == nil {
-			for _, left := range nodes[n:] {
-				out[left] = -1
+	return append(pinned, free...)
+}
+
+// lay places the nodes of one task.
+func (a *attempt) lay(t task) {
+	if t.pin != "" {
+		a.layPinned(t)
+		return
+	}
+	ranking := a.rank(t)
+	for n, node := range t.nodes {
+		best := ranking.best()
+		if best < 0 {
+			for _, left := range t.nodes[n:] {
+				a.put(t.class, left, -1)
 			}
-			a.short(c, need, len(nodes), len(nodes)-n)
+			a.short(t.class, t.need, len(t.nodes), len(t.nodes)-n)
 			return
 		}
-		out[node] = best.i
-		best.free = best.free.minus(need)
-		if c == compute {
-			best.workers++
-			a.domains[a.inv.hosts[best.i].FailureDomain]++
-		}
-		if c.fits(need, best.free) {
-			best.key = a.keyOf(c, best, need)
-			heap.Fix(&h, 0)
-		} else {
-			heap.Pop(&h)
-		}
+		a.put(t.class, node, best)
+		a.take(t.class, t.need, best)
+		ranking.used()
 	}
 }
 
-// best returns the best host, at the top of the heap; nil if none is left.
-func (a *attempt) best(h *hostHeap, c class, need amounts) *room {
-	for len(*h) > 0 {
-		top := (*h)[0]
-		k := a.keyOf(c, top, need)
-		if k == top.key {
-			return top
-		}
-		top.key = k // its failure domain has been used since
-		heap.Fix(h, 0)
+func (a *attempt) layPinned(t task) {
+	node := t.nodes[0]
+	i, known := a.inv.index[t.pin]
+	if known && a.mayCarry(i, t.class) && t.class.fits(t.need, a.rooms[i].free) {
+		a.put(t.class, node, i)
+		a.take(t.class, t.need, i)
+		return
 	}
-	return nil
+	a.put(t.class, node, -1)
+	s := shortage{class: t.class, need: t.need, of: 1, short: 1, largest: -1, pinned: t.pin, node: a.r.Nodes[node].Name}
+	if known {
+		s.largest, s.free = i, a.rooms[i].free
+	}
+	a.missing = append(a.missing, s)
 }
 
-// key orders hosts; the smallest is the best.
-type key struct {
-	step    int // share in 1/32; for Pack in 1/2^20, negated
-	domain  int // workers of this request in its failure domain
-	workers int // and on it
-	share   float64
-	host    int
+// mayCarry is true of usable hosts of a class, and of any of it for what stays.
+func (a *attempt) mayCarry(host int, c class) bool {
+	roles := a.inv.roles[host]
+	if a.r.Stay {
+		roles = rolesOf(&a.inv.hosts[host])
+	}
+	return roles&c.role() != 0
 }
 
-func (k key) compare(o key) int {
-	return cmp.Or(cmp.Compare(k.step, o.step), cmp.Compare(k.domain, o.domain),
-		cmp.Compare(k.workers, o.workers), cmp.Compare(k.share, o.share), cmp.Compare(k.host, o.host))
+// put notes where a node or its volume goes.
+func (a *attempt) put(c class, node, host int) {
+	if c == storage {
+		a.storage[node] = host
+	} else {
+		a.host[node] = host
+	}
 }
 
-func (a *attempt) keyOf(c class, r *room, need amounts) key {
-	after := r.total.minus(r.free).plus(need)
-	s := share(after.storage, r.total.storage)
-	if c != storage {
-		s = max(share(after.cpus, r.total.cpus), share(after.memory, r.total.memory))
-	}
-	k := key{step: int(s * 32), share: s, host: r.i}
-	if a.policy == Pack {
-		// Finer steps: rooms that differ a little are not alike when holes
-		// are to be filled.
-		k.step, k.share = -int(s*(1<<20)), -s
-	}
+// take takes room of a host.
+func (a *attempt) take(c class, need amounts, host int) {
+	a.rooms[host].free = a.rooms[host].free.minus(need)
 	if c == compute {
-		k.domain = a.domains[a.inv.hosts[r.i].FailureDomain]
-		if a.policy != Pack {
-			k.workers = r.workers
-		}
+		a.rooms[host].workers++
+		a.domains[a.inv.domain[host]]++
 	}
-	return k
-}
-
-func share(used, total int64) float64 {
-	if total <= 0 {
-		return 1
-	}
-	return float64(used) / float64(total)
-}
-
-type hostHeap []*room
-
-func (h hostHeap) Len() int           { return len(h) }
-func (h hostHeap) Less(i, j int) bool { return h[i].key.compare(h[j].key) < 0 }
-func (h hostHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *hostHeap) Push(x any)        { *h = append(*h, x.(*room)) }
-func (h *hostHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
 }
 
 func (a *attempt) complete() bool { return len(a.missing) == 0 }
 
 func (a *attempt) plan() Plan {
 	p := Plan{Nodes: make([]Assigned, len(a.r.Nodes))}
-	for i, n := range a.r.Nodes {
-		p.Nodes[i] = Assigned{n.Name, a.inv.hosts[a.host[i]].ID, a.inv.hosts[a.storage[i]].ID}
+	for i := range a.r.Nodes {
+		p.Nodes[i] = Assigned{a.r.Nodes[i].Name, a.inv.hosts[a.host[i]].ID, a.inv.hosts[a.storage[i]].ID}
 	}
 	return p
 }

@@ -57,24 +57,24 @@ func TestPlanPlacesBy(t *testing.T) {
 		{name: "an empty policy is spread", req: request(2, ""), want: "g1 c1 c3"},
 		{name: "pack: fills a host before it takes the next", req: request(3, Pack), want: "g1 c1 c1 c3"},
 		{name: "pack: the host that is used already", req: request(1, Pack),
-			bookings: []Booking{{"c2", hour(9), hour(17), 4, 8 * gib, 0}}, want: "g1 c2"},
+			bookings: []Booking{{"c2", hour(9), hour(17), 4, 8 * gib, 0, 0}}, want: "g1 c2"},
 		{name: "spread: away from the host that is used", req: request(1, Spread),
-			bookings: []Booking{{"c1", hour(9), hour(17), 4, 8 * gib, 0}}, want: "g1 c2"},
+			bookings: []Booking{{"c1", hour(9), hour(17), 4, 8 * gib, 0, 0}}, want: "g1 c2"},
 		{name: "a booking that ends as the slot begins is not in the way", req: request(6, Pack),
-			bookings: []Booking{{"c1", hour(1), hour(9), 8, 16 * gib, 0}}, want: "g1 c1 c1 c3 c3 c2 c2"},
+			bookings: []Booking{{"c1", hour(1), hour(9), 8, 16 * gib, 0, 0}}, want: "g1 c1 c1 c3 c3 c2 c2"},
 		{name: "a booking that begins as the slot ends is not in the way", req: request(6, Pack),
-			bookings: []Booking{{"c1", hour(17), hour(20), 8, 16 * gib, 0}}, want: "g1 c1 c1 c3 c3 c2 c2"},
+			bookings: []Booking{{"c1", hour(17), hour(20), 8, 16 * gib, 0, 0}}, want: "g1 c1 c1 c3 c3 c2 c2"},
 		{name: "a short booking in the middle keeps a host out", req: request(1, Pack),
-			bookings: []Booking{{"c1", hour(12), hour(13), 5, 0, 0}}, want: "g1 c2"},
+			bookings: []Booking{{"c1", hour(12), hour(13), 5, 0, 0, 0}}, want: "g1 c2"},
 		{name: "bookings one after another do not add up", req: request(5, Pack),
 			bookings: []Booking{
-				{"c2", hour(12), hour(17), 4, 0, 0}, {"c2", hour(9), hour(12), 4, 0, 0},
-				{"g1", hour(9), hour(13), 2, 0, 0}, {"g1", hour(13), hour(17), 2, 0, 0}},
+				{"c2", hour(12), hour(17), 4, 0, 0, 0}, {"c2", hour(9), hour(12), 4, 0, 0, 0},
+				{"g1", hour(9), hour(13), 2, 0, 0, 0}, {"g1", hour(13), hour(17), 2, 0, 0, 0}},
 			want: "g1 c2 c3 c3 c1 c1"},
 		{name: "a store whose cores and memory are overbooked takes volumes", req: request(1, Spread),
-			bookings: []Booking{{"s1", hour(9), hour(17), 1, gib, 0}}, want: "g1 c1"},
+			bookings: []Booking{{"s1", hour(9), hour(17), 1, gib, 0, 0}}, want: "g1 c1"},
 		{name: "hosts whose storage is overbooked take nodes", req: request(1, Pack),
-			bookings: []Booking{{"c1", hour(9), hour(17), 4, 0, gib}, {"g1", hour(9), hour(17), 0, 0, gib}}, want: "g1 c1"},
+			bookings: []Booking{{"c1", hour(9), hour(17), 4, 0, gib, 0}, {"g1", hour(9), hour(17), 0, 0, gib, 0}}, want: "g1 c1"},
 		{name: "hosts that may not be used are left out", req: request(2, Spread),
 			hosts: func(h []Host) { h[3].Unusable = "cordoned" }, want: "g1 c1 c2"},
 	} {
@@ -149,7 +149,7 @@ func TestNoFitExplains(t *testing.T) {
 		want     []string
 	}{
 		{"workers that find no host, beside the largest free one", lab(), []Booking{
-			{"c1", hour(9), hour(17), 8, 0, 0}, {"c3", hour(9), hour(17), 8, 0, 0}, {"c2", hour(12), hour(13), 2, 6 * gib, 0},
+			{"c1", hour(9), hour(17), 8, 0, 0, 0}, {"c3", hour(9), hour(17), 8, 0, 0, 0}, {"c2", hour(12), hour(13), 2, 6 * gib, 0, 0},
 		}, request(3, Spread), []string{
 			"compute: 2 of 3 workers (4 cores, 8 GiB) have no host from 2026-12-01 09:00 to 17:00 UTC; largest free: host c2, 2 cores, 2 GiB (short by 2 cores at 2026-12-01 12:00, 6 GiB at 2026-12-01 12:00)"}},
 		{"each class that is short", lab()[1:2], nil, request(5, Pack), []string{
@@ -198,9 +198,9 @@ func TestPlanRefusesNonsense(t *testing.T) {
 
 func TestEarliestWaitsForTheFirstEndThatHelps(t *testing.T) {
 	inv := New(lab(), []Booking{
-		{"g1", hour(8), hour(11), 4, gib, 0},  // frontend must wait until 11
-		{"c1", hour(8), hour(10), 8, gib, 0},  // ends, and does not help
-		{"g1", hour(12), hour(13), 4, gib, 0}, // 11-12 is too short
+		{"g1", hour(8), hour(11), 4, gib, 0, 0},  // frontend must wait until 11
+		{"c1", hour(8), hour(10), 8, gib, 0, 0},  // ends, and does not help
+		{"g1", hour(12), hour(13), 4, gib, 0, 0}, // 11-12 is too short
 	})
 	r := request(1, Spread)
 	r.Until = r.From.Add(2 * time.Hour)
@@ -222,7 +222,7 @@ func TestEarliestWaitsForTheFirstEndThatHelps(t *testing.T) {
 }
 
 func TestBookingsOfForeignHostsAndOfNoLengthHoldNothing(t *testing.T) {
-	inv := New(lab(), []Booking{{"nowhere", hour(1), hour(20), 99, 0, 0}, {"c1", hour(12), hour(12), 8, 0, 0}, {"c1", hour(13), hour(12), 8, 0, 0}, {"c1", hour(9), hour(17), -5, -1, -1}})
+	inv := New(lab(), []Booking{{"nowhere", hour(1), hour(20), 99, 0, 0, 0}, {"c1", hour(12), hour(12), 8, 0, 0, 0}, {"c1", hour(13), hour(12), 8, 0, 0, 0}, {"c1", hour(9), hour(17), -5, -1, -1, 0}})
 	cpus, mem, _, ok := inv.Free("c1", hour(9), hour(17))
 	if !ok || cpus != 8 || mem != 16*gib {
 		t.Errorf("c1 has %d cores, %d bytes free", cpus, mem)
@@ -230,7 +230,7 @@ func TestBookingsOfForeignHostsAndOfNoLengthHoldNothing(t *testing.T) {
 	if _, _, _, ok := inv.Free("nowhere", hour(9), hour(17)); ok {
 		t.Error("an unknown host has room")
 	}
-	open := New(lab(), []Booking{{"c1", time.Time{}, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), 8, 0, 0}})
+	open := New(lab(), []Booking{{"c1", time.Time{}, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), 8, 0, 0, 0}})
 	if cpus, _, _, _ := open.Free("c1", hour(9), hour(17)); cpus != 0 {
 		t.Errorf("under an endless booking %d cores are free", cpus)
 	}

@@ -3,6 +3,7 @@ module vcn
 go 1.26.0
 
 require (
+	github.com/arran4/golang-ical v0.3.4
 	github.com/cilium/ebpf v0.20.0
 	github.com/danielgtaylor/huma/v2 v2.38.0
 	github.com/digitalocean/go-libvirt v0.0.0-20260217163227-273eaa321819
@@ -21,6 +22,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
+	github.com/teambition/rrule-go v1.8.2
 	github.com/vishvananda/netlink v1.3.1
 	github.com/vishvananda/netns v0.0.5
 	go.etcd.io/bbolt v1.3.5

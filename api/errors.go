@@ -19,7 +19,7 @@ const (
 	CodeExpired      Code = "expired"       // 409: an offer's hold is over
 	CodeDataLoss     Code = "data_loss"     // 409: the change loses data and was not confirmed
 	CodeForming      Code = "forming"       // 503: voters are still missing
-	CodeNoLeader     Code = "no_leader"     // 503: retry
+	CodeNoLeader     Code = "no_leader"     // 503: nothing was done, retry; 504: it may have been done, look first
 	CodeTooLarge     Code = "too_large"     // 413
 	CodeInternal     Code = "internal"      // 500
 	CodeUnavailable  Code = "unavailable"   // never sent by a host: a client's word that no host answered

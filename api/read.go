@@ -136,6 +136,15 @@ func (w *walker) walk(path string, v any, t reflect.Type, rule fieldRule) any {
 		return w.quantity(path, v)
 	}
 	switch t.Kind() {
+	case reflect.Pointer:
+		return w.walk(path, v, t.Elem(), rule)
+	case reflect.Map:
+		m, ok := v.(map[string]any)
+		if !ok {
+			w.bad(path, plainText(v), rule.wantMap())
+			return nil
+		}
+		return w.entries(path, m, t.Elem(), rule)
 	case reflect.Struct:
 		m, ok := v.(map[string]any)
 		if !ok {
@@ -211,6 +220,22 @@ func (w *walker) fields(path string, m map[string]any, t reflect.Type) any {
 	return m
 }
 
+// entries walks a map from names to values. Nothing (null, or a name with no
+// value in YAML) is not taken for zero: it would be for a count.
+func (w *walker) entries(path string, m map[string]any, t reflect.Type, rule fieldRule) any {
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if len(w.errs) >= fieldErrorsMax {
+			break
+		}
+		if m[key] == nil {
+			w.bad(path+"."+key, "", "a value; "+rule.wantMap())
+			continue
+		}
+		m[key] = w.walk(path+"."+key, m[key], t, fieldRule{})
+	}
+	return m
+}
+
 // knownField is a field that may be written.
 type knownField struct {
 	typ  reflect.Type
@@ -250,6 +275,7 @@ var fieldAliases = map[string]string{
 	"ram": "memory", "mem": "memory", "cores": "cpus", "vcpus": "cpus", "storage": "disk",
 	"nodes": "workers", "until": "end", "duration": "for", "length": "for", "sshkeys": "keys",
 	"packages": "rolls", "replicas": "count", "sudo": "admin", "from": "start",
+	"timezone": "zone", "tz": "zone", "rrule": "repeat", "exdate": "except", "exceptions": "except", "email": "mail", "url": "webhook",
 }
 
 // nearField names the known field that is closest to an unknown one, or all.

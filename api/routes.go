@@ -16,7 +16,7 @@ const (
 	PathOffers   = "/v1/offers"       // POST OfferRequest: OfferList; GET /{id} Offer; DELETE /{id} 204 gives a hold back
 	PathSeries   = "/v1/series"       // GET List[Series]; GET /{id or name} Series; PATCH /{id} Change (of all that have not begun; ?dryRun=true) SeriesResult; DELETE /{id} cancels what has not begun, 202 Series
 	PathCalendar = "/v1/calendar"     // GET Calendar (?from= &until= &project=)
-	PathFeed     = "/v1/calendar.ics" // GET iCalendar (RFC 5545); token as bearer, or ?feed=KEY
+	PathFeed     = "/v1/calendar.ics" // GET iCalendar (RFC 5545); an operator's or project's token as bearer, or ?feed=KEY
 	PathFeeds    = "/v1/feeds"        // POST FeedRequest 201 Feed: a URL that shows one project's calendar and nothing else
 	PathPolicy   = "/v1/policy"       // GET Policy; PUT Policy (operators)
 	PathEvents   = "/v1/events"       // GET EventList (?after=N&wait=30s)

@@ -25,9 +25,53 @@ var fieldRules = map[reflect.Type]map[string]fieldRule{
 		"rolls":   {want: wantRoll, shape: rollShape},
 	},
 	reflect.TypeFor[Slot](): {
-		"start": {want: wantStart},
-		"end":   {want: wantTime},
-		"for":   {want: wantDuration},
+		"start":  {want: wantStart},
+		"latest": {want: wantTime},
+		"end":    {want: wantTime},
+		"for":    {want: wantDuration},
+		"zone":   {want: wantZone},
+		"repeat": {want: wantRepeat},
+		"except": {want: wantExcept},
+	},
+	reflect.TypeFor[AtEnd](): {
+		"action":  {want: wantAction},
+		"grace":   {want: wantGrace},
+		"parkFor": {want: wantPark},
+		"warn":    {want: wantWarn},
+	},
+	reflect.TypeFor[Notify](): {
+		"webhook": {want: wantWebhook},
+		"mail":    {want: wantMail},
+	},
+	reflect.TypeFor[OfferRequest](): {
+		"lengthMin": {want: wantDuration},
+		"latest":    {want: wantTime},
+		"hold":      {want: wantHold},
+	},
+	reflect.TypeFor[Change](): {
+		"name":     {want: wantName, shape: nameShape},
+		"start":    {want: wantStart},
+		"end":      {want: wantTime},
+		"for":      {want: wantDuration},
+		"extend":   {want: wantDuration},
+		"shorten":  {want: wantDuration},
+		"workers":  {want: wantCounts},
+		"remove":   {want: wantNode},
+		"deadline": {want: wantDeadline},
+		"shapes":   {want: wantShapes},
+		"rolls":    {want: wantRoll, shape: rollShape},
+	},
+	reflect.TypeFor[ParkRequest](): {
+		"for": {want: wantPark},
+	},
+	reflect.TypeFor[FeedRequest](): {
+		"project": {want: wantName, shape: nameShape},
+		"for":     {want: wantFeedLife},
+	},
+	reflect.TypeFor[Policy](): {
+		"holdMax":   {want: wantHold},
+		"parkMax":   {want: wantPark},
+		"seriesMax": {notZero: fmt.Sprintf("1 to %d", PolicySeriesMax)},
 	},
 	reflect.TypeFor[NodeShape](): {
 		"cpus":   {notZero: fmt.Sprintf("1 to %d", CPUsMax)},
@@ -53,6 +97,14 @@ var fieldRules = map[reflect.Type]map[string]fieldRule{
 func (r fieldRule) wantText(plain string) string {
 	if r.want == "" || r.shape != nil && r.shape.MatchString(plain) {
 		return "text; put it in quotes"
+	}
+	return r.want
+}
+
+// wantMap says what is right where names with values should be.
+func (r fieldRule) wantMap() string {
+	if r.want == "" {
+		return "names with values, such as {a: 1}"
 	}
 	return r.want
 }

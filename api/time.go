@@ -95,23 +95,32 @@ var (
 	timeDate   = regexp.MustCompile(`^\d{4}-\d\d-\d\d$`)
 )
 
-// ParseTime reads an RFC 3339 time with a zone; seconds may be left out. Years
-// are 2000 to 9000. The error is a FieldError without a field.
-func ParseTime(s string) (time.Time, error) {
+// ParseTime is ParseTimeIn without a zone: the time must carry one.
+func ParseTime(s string) (time.Time, error) { return ParseTimeIn(s, nil) }
+
+// ParseTimeIn reads an RFC 3339 time, whose seconds may be left out. A time
+// without an offset is what clocks show in zone; where zone is nil, it is an
+// error. Such a time may exist twice, when clocks are put back: it is the first
+// of the two then (RFC 5545 3.3.5), and an offset says which one is meant. A
+// time that clocks never show, as they are put forward, is an error that names
+// the nearest ones. Years are 2000 to 9000. The error is a FieldError without a
+// field.
+func ParseTimeIn(s string, zone *time.Location) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00"} {
-		t, err := time.Parse(layout, s)
-		if err != nil {
-			continue
+		if t, err := time.Parse(layout, s); err == nil {
+			return checkYear(s, t)
 		}
-		if y := t.UTC().Year(); y < 2000 || y > 9000 {
-			return time.Time{}, FieldError{Value: s, Want: "a year from 2000 to 9000"}
-		}
-		return t, nil
 	}
 	want := wantTime
 	switch {
+	case zone != nil && timeNoZone.MatchString(s):
+		for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04"} {
+			if wall, err := time.Parse(layout, s); err == nil {
+				return localTime(s, wall, zone)
+			}
+		}
 	case timeNoZone.MatchString(s):
-		want = fmt.Sprintf("a zone at its end, such as %sZ (UTC) or %s+09:00", s, s)
+		want = fmt.Sprintf("a zone at its end, such as %sZ (UTC) or %s+09:00, or slot.zone, such as Europe/Berlin", s, s)
 	case timeSpaced.MatchString(s):
 		want = "a T between date and time, and a zone: 2030-12-01T09:00+09:00"
 	case timeDate.MatchString(s):
@@ -120,86 +129,32 @@ func ParseTime(s string) (time.Time, error) {
 	return time.Time{}, FieldError{Value: s, Want: want}
 }
 
-// ResolveSlot turns the slot into times at the moment now. With start: asap,
-// asap is true and start is now, to be moved by whoever plans: the length is
-// what counts then, unless the slot has a fixed end. Errors are FieldErrors:
-// those of Validate, and a start that is past or too far ahead, or an end that
-// is past.
-func (s Spec) ResolveSlot(now time.Time) (start, end time.Time, asap bool, err error) {
-	p, errs := s.Slot.parse()
-	if len(errs) > 0 {
-		return time.Time{}, time.Time{}, false, errs[0]
+func checkYear(s string, t time.Time) (time.Time, error) {
+	if y := t.UTC().Year(); y < 2000 || y > 9000 {
+		return time.Time{}, FieldError{Value: s, Want: "a year from 2000 to 9000"}
 	}
-	start = p.start
-	if p.asap {
-		start = now
-	}
-	end = p.end
-	if end.IsZero() {
-		end = start.Add(p.length)
-	}
-	switch length := end.Sub(start); {
-	case start.Before(now.Add(-SlotPastGrace)):
-		err = FieldError{"slot.start", s.Slot.Start, "a time to come, or asap (it is " + now.UTC().Format(time.RFC3339) + " now)"}
-	case start.Sub(now) > SlotAheadMax:
-		err = FieldError{"slot.start", s.Slot.Start, "at most 10 years ahead"}
-	case !end.After(start):
-		err = FieldError{"slot.end", s.Slot.End, "a time to come, after the start"}
-	case length < SlotLengthMin:
-		err = FieldError{"slot.end", s.Slot.End, "at least 1m after the start"}
-	case length > SlotLengthMax:
-		err = FieldError{"slot.end", s.Slot.End, "at most 5y after the start"}
-	}
-	if err != nil {
-		return time.Time{}, time.Time{}, false, err
-	}
-	return start, end, p.asap, nil
+	return t, nil
 }
 
-// parsedSlot is a slot's parts as values; end is zero if length is given.
-type parsedSlot struct {
-	asap       bool
-	start, end time.Time
-	length     time.Duration
+// localTime is the moment of a wall time s in a zone.
+func localTime(s string, wall time.Time, zone *time.Location) (time.Time, error) {
+	if _, err := checkYear(s, wall); err != nil {
+		return time.Time{}, err
+	}
+	at, last, next, ok := inZone(wall, zone)
+	if !ok {
+		const layout = "2006-01-02T15:04"
+		return time.Time{}, FieldError{Value: s, Want: fmt.Sprintf("a time that exists in %s, where clocks are put forward then: %s or %s",
+			zone, last.Format(layout), next.Format(layout))}
+	}
+	return at, nil
 }
 
-// parse checks everything that needs no clock.
-func (s Slot) parse() (p parsedSlot, errs []FieldError) {
-	bad := func(field, value, want string) {
-		errs = append(errs, FieldError{Field: "slot." + field, Value: value, Want: want})
-	}
-	var err error
-	switch s.Start {
-	case "":
-		bad("start", "", wantStart)
-	case StartAsap:
-		p.asap = true
-	default:
-		if p.start, err = ParseTime(s.Start); err != nil {
-			bad("start", s.Start, "asap, or "+err.(FieldError).Want)
-		}
-	}
-	switch {
-	case s.End == "" && s.For == "":
-		bad("for", "", wantDuration+" (or slot.end)")
-	case s.End != "" && s.For != "":
-		bad("end", s.End, "only one of end and for; for is "+strconv.Quote(s.For))
-	case s.For != "":
-		if p.length, err = ParseDuration(s.For); err != nil {
-			bad("for", s.For, err.(FieldError).Want)
-		} else if p.length < SlotLengthMin || p.length > SlotLengthMax {
-			bad("for", s.For, "1m to 5y")
-		}
-	default:
-		if p.end, err = ParseTime(s.End); err != nil {
-			bad("end", s.End, err.(FieldError).Want)
-		} else if !p.start.IsZero() && !p.end.After(p.start) {
-			bad("end", s.End, "a time after the start, "+s.Start)
-		} else if !p.start.IsZero() && p.end.Sub(p.start) < SlotLengthMin {
-			bad("end", s.End, "at least 1m after the start, "+s.Start)
-		} else if !p.start.IsZero() && p.end.Sub(p.start) > SlotLengthMax {
-			bad("end", s.End, "at most 5y after the start, "+s.Start)
-		}
-	}
-	return p, errs
+// WallTime is the moment at which clocks in zone show the given date and time
+// of day (whatever the location of wall), the first of two as in [ParseTimeIn].
+// It is false where they never show it.
+func WallTime(wall time.Time, zone *time.Location) (time.Time, bool) {
+	y, m, d := wall.Date()
+	at, _, _, ok := inZone(time.Date(y, m, d, wall.Hour(), wall.Minute(), wall.Second(), 0, time.UTC), zone)
+	return at, ok
 }

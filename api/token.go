@@ -34,7 +34,7 @@ func ParseToken(s string) (TokenText, error) {
 	}
 	t := TokenText{Kind: TokenKind(p[1]), ClusterID: p[2], ID: p[3], Secret: p[4], CAFingerprint: p[5]}
 	switch t.Kind {
-	case TokenOperator, TokenProject, TokenJoin:
+	case TokenOperator, TokenProject, TokenJoin, TokenFeed:
 	default:
 		return TokenText{}, ErrTokenFormat
 	}

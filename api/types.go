@@ -50,8 +50,9 @@ type Spec struct {
 }
 
 // Slot says when. Start is "asap" or a time; give End or For. Times carry a
-// zone, or are local times of Zone. With Latest the slot may start anywhere from
-// Start to Latest, as early as it fits.
+// zone, or are local times of Zone: of one that exists twice, when clocks are put
+// back, the first is meant; one that does not exist is an error. With Latest the
+// slot may start anywhere from Start to Latest, as early as it fits.
 type Slot struct {
 	Start  string   `json:"start" doc:"asap, or RFC 3339 (seconds may be left out); without a zone it is a local time of zone"`
 	Latest string   `json:"latest,omitempty" doc:"latest start: the slot starts as early as it fits, from start to then"`
@@ -243,12 +244,14 @@ const (
 	TokenOperator TokenKind = "operator"
 	TokenProject  TokenKind = "project"
 	TokenJoin     TokenKind = "join"
+	// TokenFeed shows one project's iCalendar feed, and does nothing else.
+	TokenFeed TokenKind = "feed"
 )
 
 // Token is a bearer token without its secret.
 type Token struct {
 	ID      string    `json:"id"`
-	Kind    TokenKind `json:"kind" enum:"operator,project,join"`
+	Kind    TokenKind `json:"kind" enum:"operator,project,join,feed"`
 	Project string    `json:"project,omitempty"`
 	Note    string    `json:"note,omitempty"`
 	Created time.Time `json:"created"`

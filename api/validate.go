@@ -55,6 +55,9 @@ func (s Spec) Defaults() Spec {
 			g.Appliance = DefaultWorkerAppliance
 		}
 	}
+	if s.AtEnd != nil {
+		s.AtEnd = new(s.AtEnd.Defaults())
+	}
 	return s
 }
 
@@ -138,6 +141,8 @@ func (s Spec) Validate() []FieldError {
 	var c checker
 	if !nameShape.MatchString(s.Name) {
 		c.bad("name", s.Name, wantName)
+	} else if s.Slot.Repeat != "" && len(s.Name) > SeriesNameMax {
+		c.bad("name", s.Name, wantSeriesName)
 	}
 	if s.Project != "" && !nameShape.MatchString(s.Project) {
 		c.bad("project", s.Project, wantName)
@@ -153,6 +158,8 @@ func (s Spec) Validate() []FieldError {
 		c.quantity("home", s.Home, HomeMin, HomeMax)
 	}
 	c.users(s.Users)
+	c.atEnd("atEnd", s.AtEnd)
+	c.notify("notify", s.Notify)
 	return c.errs
 }
 

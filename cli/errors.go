@@ -91,7 +91,9 @@ var nextSteps = map[api.Code]string{
 	api.CodeUnauthorized: "Ask the operator for a new token, then: vcnctl context add NAME --replace --host HOST --token TOKEN",
 	api.CodeForbidden:    "Use a token that may do this: vcnctl context list",
 	api.CodeNotFound:     "See what there is: vcnctl list --all",
-	api.CodeNoFit:        "Ask for less, for later, or for shorter.",
+	api.CodeNoFit:        "Ask for less, for later, or for shorter; see: vcnctl when",
+	api.CodeExpired:      "Ask again with: vcnctl when",
+	api.CodeDataLoss:     "See what would be lost with --dry-run. To do it all the same, add: --allow-data-loss NAME",
 	api.CodeForming:      "The cluster of hosts is still forming; look again with: vcnctl status",
 	api.CodeNoLeader:     "Hosts are choosing a leader or are cut off; look again with: vcnctl status",
 	api.CodeUnavailable:  "Check the addresses with: vcnctl context show. Give another host with --host.",
@@ -136,8 +138,30 @@ func (a *app) fail(ctx context.Context, err error) int {
 		fmt.Fprintf(a.stderr, "%s", b)
 		return exitCode(p)
 	}
-	fmt.Fprintln(a.stderr, "vcnctl: "+printable(p.Error()))
+	fmt.Fprintln(a.stderr, "vcnctl: "+printable(a.problemText(p)))
 	return exitCode(p)
+}
+
+// problemText is the problem for people, its times in their zone: what is
+// wrong, what would fit, and what to do.
+func (a *app) problemText(p *api.Problem) string {
+	plain := *p
+	plain.Nearest, plain.Next = nil, ""
+	var b strings.Builder
+	b.WriteString(plain.Error())
+	if p.Until != "" {
+		b.WriteString("\nThe longest possible end: " + a.zoned(p.Until))
+	}
+	for i, line := range a.offersText(p.Nearest) {
+		if i == 0 {
+			b.WriteString("\nWhat would fit (nothing is held):")
+		}
+		b.WriteString("\n  " + line)
+	}
+	if p.Next != "" {
+		b.WriteString("\n" + p.Next)
+	}
+	return b.String()
 }
 
 // interrupted is the problem of who was told to stop.

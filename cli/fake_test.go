@@ -46,6 +46,7 @@ type fakeAPI struct {
 	busy     int // answer 503 this many times
 	failBoot bool
 	cancel   bool // releases what is provisioning
+	calendar fakeCalendar
 }
 
 var fakeNow = time.Date(2026, 11, 23, 8, 0, 30, 0, time.UTC)
@@ -110,6 +111,7 @@ func (f *fakeAPI) mux() http.Handler {
 	m.HandleFunc("GET "+api.PathReservations+"/{ref}", f.getReservation)
 	m.HandleFunc("DELETE "+api.PathReservations+"/{ref}", f.release)
 	m.HandleFunc("GET "+api.PathReservations+"/{ref}/events", f.events)
+	f.calendarRoutes(m)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.guard(w, r, m) })
 }
 
@@ -118,6 +120,7 @@ func (f *fakeAPI) guard(w http.ResponseWriter, r *http.Request, next http.Handle
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
+	f.calendar.note(r)
 	text, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	tok, err := api.ParseToken(text)
 	switch {
@@ -133,6 +136,10 @@ func (f *fakeAPI) guard(w http.ResponseWriter, r *http.Request, next http.Handle
 		fakeProblem(w, 401, api.CodeUnauthorized, "the token expired at 2026-11-01T00:00Z", "")
 	case tok.ID == "small" && r.URL.Path == api.PathHosts:
 		fakeProblem(w, 403, api.CodeForbidden, "a project token may not list hosts", "")
+	case f.calendar.stall:
+		f.mu.Unlock()
+		<-r.Context().Done()
+		f.mu.Lock()
 	default:
 		next.ServeHTTP(w, r)
 	}
@@ -164,9 +171,17 @@ func (f *fakeAPI) events(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fakeAPI) reserve(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("offer") {
+		f.takeOffer(w, r)
+		return
+	}
 	var s api.Spec
 	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
 		fakeProblem(w, 422, api.CodeInvalid, err.Error(), "")
+		return
+	}
+	if s.Slot.Repeat != "" {
+		f.reserveSeries(w, r, s)
 		return
 	}
 	for _, roll := range s.Rolls {
@@ -177,13 +192,16 @@ func (f *fakeAPI) reserve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if s.Name == "toobig" {
+	if s.Name == "toobig" && !r.URL.Query().Has("waitFor") {
 		fakeProblem(w, 409, api.CodeNoFit, "toobig does not fit", "", "compute: 40 cores short from 08:00 to 16:00")
 		return
 	}
 	made := f.plan(s)
+	if s.Name == "toobig" {
+		f.waitlist(made, r.URL.Query().Get("waitFor"))
+	}
 	if r.URL.Query().Get("dryRun") == "true" {
-		fakeAnswer(w, 200, api.Plan{Start: made.Start, End: made.End, Provision: made.Provision, Lead: "1m", Nodes: made.Nodes, Rolls: made.Rolls})
+		fakeAnswer(w, 200, api.Plan{Start: made.Start, End: made.End, Provision: made.Provision, Lead: made.Lead, Nodes: made.Nodes, Rolls: made.Rolls, Expected: made.Start.Add(40 * time.Second)})
 		return
 	}
 	key := r.Header.Get(api.HeaderIdempotencyKey)
@@ -214,6 +232,7 @@ func (f *fakeAPI) plan(s api.Spec) *api.Reservation {
 	}
 	r := &api.Reservation{Name: s.Name, Project: "studio", State: api.StateBooked, Start: start, End: end, Provision: start, Created: fakeNow.Add(-30 * time.Second),
 		VLAN: 101, Subnet: "10.64.0.0/24", Rolls: append([]string{"base@1.0"}, s.Rolls...), Spec: s}
+	f.lead(r)
 	for i, n := range s.NodeNames() {
 		node := api.Node{Name: n, Role: api.RoleWorker, Host: "h2", Storage: "h3", PrivateIP: fmt.Sprintf("10.64.0.%d", i+1), CPUs: 1, Memory: 512 * api.MiB, Disk: 4 * api.GiB, State: "waiting", Since: r.Created}
 		if i == 0 {
@@ -279,6 +298,7 @@ func (f *fakeAPI) step(r *api.Reservation) {
 		}
 	}
 	switch {
+	case f.stepCalendar(r, at):
 	case r.State == api.StateBooked:
 		r.State = api.StateProvisioning
 		r.Phases = []api.Phase{{Name: "images", Start: at, Note: "cached"}}
@@ -297,6 +317,8 @@ func (f *fakeAPI) step(r *api.Reservation) {
 	case r.State == api.StateProvisioning:
 		endLast()
 		all("ready")
+		early := int64(r.Start.Sub(at) / time.Second)
+		r.Early, r.Expected = &early, nil
 		r.State, r.ReadyAt, r.Frontend = api.StateActive, &at, &api.Frontend{Address: "192.0.2.50", HostKey: fakeHostKey}
 	case r.State == api.StateEnding:
 		r.State, r.Nodes = api.StateEnded, nil

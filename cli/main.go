@@ -27,11 +27,14 @@ var Version = "dev"
 
 // Main runs one command and returns its exit code. args has no program name.
 // Ending ctx interrupts the command.
-func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string, options ...Option) int {
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,
-		now: time.Now, zone: time.Local, pollEvery: 2 * time.Second, beatEvery: 15 * time.Second,
+		now: time.Now, zone: readerZone(getenv), pollEvery: 2 * time.Second, beatEvery: 15 * time.Second,
 		patienceAfter: 2 * time.Second,
+	}
+	for _, o := range options {
+		o(a)
 	}
 	return a.main(ctx, args)
 }
@@ -53,6 +56,8 @@ type app struct {
 	running bool // a command's own code has begun: errors are no longer usage errors
 
 	operator bool // the token in use is an operator's
+
+	simulator Simulator // nil: there is none
 }
 
 func (a *app) main(ctx context.Context, args []string) int {

@@ -31,8 +31,13 @@ func (v *plainView) line(now time.Time, format string, args ...any) {
 }
 
 func (v *plainView) update(r api.Reservation, now time.Time) {
-	if !v.seen || r.State != v.last.State || r.Message != v.last.Message {
+	if !v.seen || stateLine(v.a, r) != stateLine(v.a, v.last) {
 		v.line(now, "%s", stateLine(v.a, r))
+	}
+	if text := v.a.changeText(r.Change); text != "" && text != v.a.changeText(v.last.Change) {
+		v.line(now, "change: %s", text)
+	} else if text == "" && v.last.Change != nil {
+		v.line(now, "change: done")
 	}
 	for _, c := range r.Conditions {
 		if !slices.Contains(v.last.Conditions, c) {
@@ -69,7 +74,7 @@ func (v *plainView) nodes(r api.Reservation, now time.Time) {
 		return
 	}
 	for _, n := range changed {
-		v.line(now, "%s: %s on %s%s", n.Name, n.State, n.Host, dash(n.Message))
+		v.line(now, "%s: %s%s%s", n.Name, n.State, onHost(n.Host), dash(n.Message))
 	}
 }
 
@@ -83,6 +88,14 @@ func (v *plainView) close(r api.Reservation, now time.Time) {
 	if s := summary(r); v.seen && s != "" {
 		fmt.Fprint(v.out, s)
 	}
+}
+
+// onHost is empty for a node that has no place yet.
+func onHost(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " on " + host
 }
 
 func phaseOf(phases []api.Phase, name string) (api.Phase, bool) {
@@ -103,8 +116,13 @@ func dash(s string) string {
 // stateLine is the state in words, with what it waits for.
 func stateLine(a *app, r api.Reservation) string {
 	s := fmt.Sprintf("%s is %s", r.Name, r.State)
-	if r.State == api.StateBooked {
+	switch r.State {
+	case api.StateBooked:
 		s += ", provisioning begins at " + a.clockTime(r.Provision)
+	case api.StateWaitlisted:
+		s += a.waitText(r.Wait)
+	case api.StateParked:
+		s += a.keptText(r)
 	}
 	return s + dash(r.Message)
 }
@@ -153,7 +171,11 @@ func summary(r api.Reservation) string {
 		from = r.Provision
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: provisioned in %s\n", r.Name, span(r.ReadyAt.Sub(from)))
+	early := earlyText(r)
+	if early != "" {
+		early = ", " + early
+	}
+	fmt.Fprintf(&b, "%s: provisioned in %s%s\n", r.Name, span(r.ReadyAt.Sub(from)), early)
 	for _, p := range r.Phases {
 		if p.End != nil {
 			fmt.Fprintf(&b, "  %-10s %8s%s\n", p.Name, span(p.End.Sub(p.Start)), dash(printable(p.Note)))
@@ -226,6 +248,9 @@ func (a *app) liveLines(r api.Reservation, now time.Time, height int) []string {
 		}
 		lines = append(lines, fmt.Sprintf("  %s %-10s since %s  %8s  %s", mark, p.Name, p.Start.In(a.zone).Format("15:04:05"), took, p.Note))
 	}
+	if text := a.changeText(r.Change); text != "" {
+		lines = append(lines, "  … change: "+text)
+	}
 	for _, c := range r.Conditions {
 		lines = append(lines, fmt.Sprintf("  ! %s: %s", c.Type, c.Message))
 	}
@@ -245,7 +270,7 @@ func (a *app) liveLines(r api.Reservation, now time.Time, height int) []string {
 		if !ok {
 			mark = "…"
 		}
-		lines = append(lines, fmt.Sprintf("  %s %-*s  %-9s on %s for %s%s", mark, width, n.Name, n.State, n.Host, span(now.Sub(n.Since)), dash(n.Message)))
+		lines = append(lines, fmt.Sprintf("  %s %-*s  %-9s%s for %s%s", mark, width, n.Name, n.State, onHost(n.Host), span(now.Sub(n.Since)), dash(n.Message)))
 	}
 	if hidden := len(r.Nodes) - len(nodes); hidden > 0 {
 		lines = append(lines, fmt.Sprintf("  and %d more; all nodes: %s", hidden, countStates(r.Nodes)))

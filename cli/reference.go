@@ -53,7 +53,7 @@ func section(b *bytes.Buffer, c *cobra.Command) {
 		text = c.Short
 	}
 	b.WriteString(strings.TrimSpace(text) + "\n")
-	if c.Runnable() && len(commands(c)) == 0 {
+	if c.Runnable() && (len(commands(c)) == 0 || c.HasParent() && c.HasAvailableLocalFlags()) {
 		fmt.Fprintf(b, "\n```\n%s\n```\n", c.UseLine())
 	}
 	if c.HasParent() && c.HasAvailableLocalFlags() {

@@ -36,17 +36,24 @@ func asking[T any](ctx context.Context, a *app, what string, ask func(*client.Cl
 
 // completeReservation offers the names of live reservations to the shell.
 func (a *app) completeReservation(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, c *client.Client) (names []string, err error) {
+		list, err := c.Reservations(ctx, "", false)
+		for _, r := range list {
+			names = append(names, r.Name)
+		}
+		return names, err
+	})
+}
+
+// complete offers names for a command's first argument, if a host answers soon.
+func (a *app) complete(cmd *cobra.Command, args []string, ask func(context.Context, *client.Client) ([]string, error)) (names []string, _ cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	var names []string
-	_ = a.withClient(ctx, func(c *client.Client) error {
-		list, err := c.Reservations(ctx, "", false)
-		for _, r := range list {
-			names = append(names, r.Name)
-		}
+	_ = a.withClient(ctx, func(c *client.Client) (err error) {
+		names, err = ask(ctx, c)
 		return err
 	})
 	return names, cobra.ShellCompDirectiveNoFileComp
@@ -64,8 +71,8 @@ func (a *app) listCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(a, list, []string{"NAME", "PROJECT", "STATE", "START", "END", "NODES", "FRONTEND", "ID"}, func(r api.Reservation) []string {
-				return []string{r.Name, r.Project, stateText(r), a.clockTime(r.Start), a.clockTime(r.End), nodesText(r), addressOf(r), r.ID}
+			return printList(a, list, []string{"NAME", "PROJECT", "STATE", "START", "END", "NODES", "FRONTEND", "ID", "NOTE"}, func(r api.Reservation) []string {
+				return []string{r.Name, r.Project, stateText(r), a.clockTime(r.Start), a.clockTime(r.End), nodesText(r), addressOf(r), r.ID, a.noteOf(r)}
 			})
 		}),
 	}
@@ -128,8 +135,14 @@ func (a *app) showReservation(r api.Reservation) {
 	if r.Message != "" {
 		state += " (" + r.Message + ")"
 	}
+	begins := a.clockTime(r.Provision)
+	if r.State == api.StateWaitlisted || r.State == api.StateParked {
+		begins = "" // nothing is booked
+	}
 	a.pairs("Name", r.Name, "ID", r.ID, "Project", r.Project, "State", state,
-		"Slot", a.clockTime(r.Start)+" to "+a.clockTime(r.End), "Provisioning from", a.clockTime(r.Provision),
+		"Slot", a.clockTime(r.Start)+" to "+a.clockTime(r.End), "Zone", r.Zone, "Series", r.Series,
+		"Provisioning from", begins, "Lead time", r.Lead, "Usable", a.usableLine(r), "Hosts", a.heldText(r),
+		"Waitlist", a.waitLine(r), "At end", atEndText(r.Spec.AtEnd), "Parked until", a.parkedUntil(r), "Change", a.changeText(r.Change),
 		"Rolls", strings.Join(r.Rolls, " "), "VLAN", vlan, "Subnet", r.Subnet, "Frontend", addressOf(r))
 	for _, c := range r.Conditions {
 		a.pairs("Condition", fmt.Sprintf("%s since %s: %s", c.Type, a.clockTime(c.Since), c.Message))
@@ -180,10 +193,10 @@ func (a *app) showLogin(r api.Reservation) {
 	fmt.Fprintf(a.stdout, "Log in: vcnctl ssh %s%s\n", r.Name, user)
 }
 
-func (a *app) showPlan(spec api.Spec, p api.Plan) {
-	fmt.Fprintf(a.stdout, "%s fits. Nothing was booked.\n", spec.Name)
+func (a *app) showPlan(name string, p api.Plan) {
+	fmt.Fprintf(a.stdout, "%s fits. Nothing was booked.\n", oneLine(name))
 	a.pairs("Slot", a.clockTime(p.Start)+" to "+a.clockTime(p.End), "Provisioning from", a.clockTime(p.Provision),
-		"Lead time", p.Lead, "Rolls", strings.Join(p.Rolls, " "))
+		"Lead time", p.Lead, "Usable", a.planUsable(p), "Rolls", strings.Join(p.Rolls, " "))
 	fmt.Fprint(a.stdout, "\n"+a.nodeTable(p.Nodes))
 	if len(p.Images) > 0 {
 		rows := make([][]string, len(p.Images))

@@ -44,6 +44,8 @@ on with the next.
 Settings come from flags, then VCN_CONFIG, VCN_HOST (several with commas) and
 VCN_TOKEN, then the context in use (see: vcnctl context --help).
 
+Times are shown and read in your time zone: that of TZ, or this machine's.
+
 Exit codes: 0 done; 1 error; 2 wrong usage or input; 3 no capacity (no fit);
 4 not found; 5 no host can serve now; 130 interrupted. vcnctl ssh exits with
 ssh's code.`
@@ -57,6 +59,7 @@ func (a *app) root() *cobra.Command {
 		Example: examples(
 			"Remember a cluster of hosts by the token its operator gave you", "vcnctl context add lab --host https://192.0.2.10:7443 --token vcn.project.…",
 			"Four workers with Slurm for eight hours, from now on", "vcnctl reserve mine --workers 4 --memory 2GiB --for 8h --rolls slurm --wait",
+			"When could I have it?", "vcnctl when mine --workers 8..16 --for 4h..8h",
 			"Log in", "vcnctl ssh mine",
 			"Give it back", "vcnctl release mine"),
 		SilenceUsage: true, SilenceErrors: true,
@@ -73,7 +76,9 @@ func (a *app) root() *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp))
 
 	root.AddCommand(
-		a.reserveCommand(), a.listCommand(), a.showCommand(), a.watchCommand(), a.sshCommand(), a.releaseCommand(),
+		a.reserveCommand(), a.whenCommand(), a.offerCommand(), a.listCommand(), a.showCommand(), a.watchCommand(), a.explainCommand(),
+		a.sshCommand(), a.changeCommand(), a.extendCommand(), a.shrinkCommand(), a.growCommand(),
+		a.parkCommand(), a.resumeCommand(), a.releaseCommand(), a.seriesCommand(), a.calendarCommand(), a.simulateCommand(), a.policyCommand(),
 		a.hostCommand(), a.leaseCommand(), a.imageCommand(), a.rollCommand(), a.tokenCommand(),
 		a.statusCommand(), a.eventsCommand(), a.contextCommand(), a.versionCommand(),
 	)

@@ -29,7 +29,7 @@ var updateGolden = flag.Bool("update", false, "rewrite golden parts of scripts, 
 //	exits N ARGS...     runs the command, which must exit with N
 //	golden stdout FILE  compares; with -update rewrites FILE in the script
 //	api VERB            sets the fake host up (busy, failboot, cancel), or lists what it
-//	                    was asked so far (asked)
+//	                    was asked so far (asked) or last, whole (last)
 //	mode FILE           shows a file's permissions
 //
 // STDIN names a file to read from. HOST and TOKEN are a host's, EXPIRED and
@@ -134,8 +134,12 @@ func (sc *scripted) run(s *script.State, want int, args []string) (string, strin
 			args[i] = filepath.Join(s.Getwd(), rest)
 		}
 	}
-	a := &app{stdin: stdin, stdout: &stdout, stderr: &stderr, getenv: getenv, now: func() time.Time { return fakeNow }, zone: time.UTC,
-		pollEvery: time.Millisecond, beatEvery: time.Hour, patienceAfter: time.Hour}
+	zone := time.UTC
+	if getenv("TZ") != "" {
+		zone = readerZone(getenv)
+	}
+	a := &app{stdin: stdin, stdout: &stdout, stderr: &stderr, getenv: getenv, now: func() time.Time { return fakeNow }, zone: zone,
+		pollEvery: time.Millisecond, beatEvery: time.Hour, patienceAfter: time.Hour, simulator: echoSimulator}
 	if code := a.main(s.Context(), args); code != want {
 		return sc.mask.Replace(stdout.String()), sc.mask.Replace(stderr.String()), fmt.Errorf("exit code %d, want %d", code, want)
 	}
@@ -179,6 +183,14 @@ func (sc *scripted) api(_ *script.State, args []string) (string, string, error) 
 		sc.fake.cancel = true
 	case "forget": // what was asked so far
 		sc.fake.requests = nil
+	case "split": // the next offers are of two slots
+		sc.fake.calendar.split = true
+	case "parks": // it parks what is provisioning
+		sc.fake.calendar.parks = true
+	case "none": // there are no offers
+		sc.fake.calendar.none = true
+	case "last": // what was asked last, with its query and body
+		return sc.fake.calendar.last + "\n", "", nil
 	case "asked":
 		return strings.Join(sc.fake.requests, "\n") + "\n", "", nil
 	default:

@@ -20,15 +20,16 @@ func (a *app) watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "watch NAME", Short: "Watch a reservation come up, or go",
 		Long: `Shows state, phases and nodes of a reservation until it can be used, or, once it
-is ending, until it is gone. On a terminal the view is redrawn; otherwise each
-change is a line. With -o json each change is one JSON object on a line, with
--o yaml one YAML document. Exits with 1 if the reservation failed, or ended
-instead of coming up; not if it was ending or over already.`,
+is ending, until it is gone or parked. One on the waitlist is watched until it
+is booked, and on. On a terminal the view is redrawn; otherwise each change is a
+line. With -o json each change is one JSON object on a line, with -o yaml one
+YAML document. Exits with 1 if the reservation failed, or ended instead of
+coming up; not if it was ending or over already, or is parked.`,
 		Example: examples("Watch it", "vcnctl watch mine", "Wait for it in a script", "vcnctl watch mine && vcnctl ssh mine -- srun -N2 hostname"),
 		Args:    exactly(1, "a NAME"), ValidArgsFunction: a.completeReservation,
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			return a.withClient(ctx, func(c *client.Client) error {
-				r, first, err := a.follow(ctx, c, args[0], a.stdout)
+				r, first, err := a.follow(ctx, c, args[0], a.stdout, settled)
 				if err != nil {
 					return err
 				}
@@ -42,9 +43,9 @@ instead of coming up; not if it was ending or over already.`,
 }
 
 // settled: there is nothing to wait for.
-func settled(s api.State) bool {
-	switch s {
-	case api.StateReady, api.StateActive, api.StateEnded, api.StateFailed, api.StateCancelled:
+func settled(r api.Reservation) bool {
+	switch r.State {
+	case api.StateReady, api.StateActive, api.StateParked, api.StateEnded, api.StateFailed, api.StateCancelled:
 		return true
 	}
 	return false
@@ -79,16 +80,16 @@ type update struct {
 	err error
 }
 
-// follow shows a reservation until it is settled and returns what it is last,
+// follow shows a reservation until it is as done wants, and returns what it is last,
 // which it also does when ctx ends or an error ends it, and the state that was
 // seen first.
-func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.Writer) (last api.Reservation, first api.State, err error) {
+func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.Writer, done func(api.Reservation) bool) (last api.Reservation, first api.State, err error) {
 	polling, stop := context.WithCancel(ctx)
 	updates := make(chan update)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		pollReservation(polling, c, ref, updates)
+		pollReservation(polling, c, ref, updates, done)
 	}()
 	defer func() { stop(); <-ended }()
 
@@ -113,7 +114,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.W
 			}
 			view.update(last, a.now())
 			beat.Reset(view.every())
-			if settled(last.State) {
+			if done(last) {
 				view.close(last, a.now())
 				return last, first, nil
 			}
@@ -123,7 +124,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, ref string, out io.W
 
 // pollReservation sends each change until ctx ends or a host says no. It rides
 // out a time in which no host answers, of pollPatience.
-func pollReservation(ctx context.Context, c *client.Client, ref string, updates chan<- update) {
+func pollReservation(ctx context.Context, c *client.Client, ref string, updates chan<- update, done func(api.Reservation) bool) {
 	var index uint64
 	var failing time.Time
 	for first := true; ; first = false {
@@ -159,7 +160,7 @@ func pollReservation(ctx context.Context, c *client.Client, ref string, updates 
 		case <-ctx.Done():
 			return
 		}
-		if err != nil || settled(r.State) {
+		if err != nil || done(r) {
 			return
 		}
 		if next == 0 && !pause(ctx, time.Second) { // a server without indexes

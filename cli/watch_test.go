@@ -218,7 +218,7 @@ func TestTerminalIsRedrawnInPlace(t *testing.T) {
 	}
 	slave.Close()
 	screen := replay(<-read)
-	want := `Reserved mine (r1): 2026-11-23T08:00Z to 2026-11-23T16:00Z, booked.
+	want := `Reserved mine (r1): 2026-11-23T08:00Z to 2026-11-23T16:00Z, booked. Usable in about 40s.
 Watch it come up: vcnctl watch mine
 mine is active
   ✓ images     since 08:00:03      3.0s  cached
@@ -227,7 +227,7 @@ mine is active
   ✓ frontend   ready     on h1 for 18s
   ✓ compute-0  ready     on h2 for 18s
   ✓ compute-1  ready     on h2 for 18s
-mine: provisioned in 12s
+mine: provisioned in 12s, ready 12s after its start
   images         3.0s: cached
   volumes        3.0s
   boot           3.0s

@@ -55,6 +55,7 @@ type Config struct {
 	Initiator string         `json:"initiator,omitempty"`
 	Capacity  CapacityConfig `json:"capacity,omitempty"`
 	Raft      RaftConfig     `json:"raft,omitempty"`
+	Notify    NotifyConfig   `json:"notify,omitempty"`
 	// WorkerDelay is how long a worker's first start waits for its frontend:
 	// a duration, default 4s where guests are emulated, 0s with KVM.
 	WorkerDelay string `json:"workerDelay,omitempty"`
@@ -238,6 +239,7 @@ func (c *Config) check() error {
 		bad("network.publicBridge", "", "the bridge of the public network, because the host has class gateway")
 	}
 	c.checkStorage(bad)
+	c.checkNotify(bad)
 	if !slices.Contains([]string{"qemu", "kernel"}, c.Initiator) {
 		bad("initiator", c.Initiator, "qemu or kernel")
 	}

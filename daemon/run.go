@@ -24,6 +24,7 @@ import (
 	"vcn/daemon/control"
 	"vcn/daemon/httpapi"
 	"vcn/daemon/httpapi/agentclient"
+	"vcn/daemon/notify"
 	"vcn/fsm"
 	"vcn/rolls"
 )
@@ -60,6 +61,7 @@ type Daemon struct {
 	web      *httpapi.Server
 	agents   *agentclient.Client
 	agent    *agent.Agent
+	tell     *notify.Queue
 	members  chan struct{} // membership may have changed, for control
 	images   atomic.Pointer[[]string]
 	room     storeRoom
@@ -87,6 +89,11 @@ func Run(ctx context.Context, c Config, confPath string, log *slog.Logger) error
 		return err
 	}
 	defer d.drv.domains.Close()
+	defer func() {
+		if d.tell != nil {
+			d.tell.Close()
+		}
+	}()
 	if err := d.build(); err != nil {
 		if d.node != nil {
 			err = errors.Join(err, d.node.Shutdown(context.WithoutCancel(ctx)))
@@ -103,8 +110,12 @@ func (d *Daemon) build() error {
 		return err
 	}
 	var err error
+	if d.tell, err = openNotifier(d.cfg.Notify, d.state, d.log.With("room", "notify")); err != nil {
+		return err
+	}
 	d.ctl, err = control.New(control.Config{
-		Applier: d.node, State: d.state, Members: controlMembers{d.node}, Catalog: d.catalog, Changed: d.members,
+		Notifier: notifier{d.tell},
+		Applier:  d.node, State: d.state, Members: controlMembers{d.node}, Catalog: d.catalog, Changed: d.members,
 		Errors: control.Errors{
 			NotLeader: func(err error) bool {
 				return errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoLeader)
@@ -142,7 +153,7 @@ func (d *Daemon) build() error {
 	conf := agent.Config{
 		HostID: d.id.HostID, DataDir: d.cfg.DataDir, PublicBridge: d.cfg.Network.PublicBridge, GuestMTU: d.cfg.Network.MTU, WorkerDelay: delay,
 		Source: agentSource{d.agents, d.node}, Catalog: d.catalog,
-		Domains: d.drv.domains, Networks: d.drv.networks, Volumes: d.drv.volumes, Initiators: d.drv.initiators, Images: d.drv.images,
+		Domains: d.drv.domains, Guests: d.drv.domains, Networks: d.drv.networks, Volumes: d.drv.volumes, Initiators: d.drv.initiators, Images: d.drv.images,
 		Log: d.log.With("room", "agent"), OnImages: d.setImages,
 	}
 	if d.drv.targets != nil {

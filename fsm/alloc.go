@@ -14,10 +14,6 @@ import (
 // ErrPoolEmpty: every identifier of the pool is leased.
 var ErrPoolEmpty = errors.New("pool is empty")
 
-// The leader chooses identifiers with these; Apply checks the choice. A search
-// starts after the identifier leased last and wraps around, so that one just
-// freed rests as long as the pool allows.
-
 // pool is a numbered range of identifiers.
 type pool struct {
 	kind string
@@ -51,55 +47,17 @@ func (r reader) next(p pool, last string, n int) ([]string, error) {
 	return out, nil
 }
 
-func (v *View) pools() (Pools, error) {
-	m, ok := v.Meta()
-	if !ok {
-		return Pools{}, ErrNotInitialized
-	}
-	return m.Pools, nil
-}
-
-// AllocVLAN returns the next free VLAN.
-func (v *View) AllocVLAN() (int, error) { return only(v.AllocVLANs(1)) }
-
-// AllocSubnet returns the next free subnet as a CIDR.
-func (v *View) AllocSubnet() (string, error) { return only(v.AllocSubnets(1)) }
-
-// AllocPublic returns the next free public address.
-func (v *View) AllocPublic() (string, error) { return only(v.AllocPublics(1)) }
-
-func only[T any](list []T, err error) (T, error) {
-	if err != nil {
-		var zero T
-		return zero, err
-	}
-	return list[0], nil
-}
-
 // FreeVLANs counts the free ones.
 func (v *View) FreeVLANs() int {
-	p, err := v.pools()
-	if err != nil {
+	m, ok := v.Meta()
+	if !ok {
 		return 0
 	}
-	n := p.VLANLast - p.VLANFirst + 1
+	n := m.Pools.VLANLast - m.Pools.VLANFirst + 1
 	for range scan[Lease](v.reader, tabLeases, "id", key(LeaseVLAN)) {
 		n--
 	}
 	return n
-}
-
-// AllocMACs returns the next n free MAC addresses, each different.
-func (v *View) AllocMACs(n int) ([]string, error) {
-	p, err := v.pools()
-	if err != nil {
-		return nil, err
-	}
-	mp, err := p.macs()
-	if err != nil {
-		return nil, err
-	}
-	return v.next(mp, v.st.LastMAC, n)
 }
 
 func (p Pools) vlans() pool {
@@ -295,9 +253,11 @@ func usable(n netip.Prefix) (first, last netip.Addr) {
 	return addr4(lo), addr4(hi)
 }
 
-// LeasesOf returns the leases that a reservation with these identifiers has to
-// bring along, in order.
-func LeasesOf(r Reservation) []Lease {
+// leasesOf returns the leases that a bound reservation holds, in order.
+func leasesOf(r *Reservation) []Lease {
+	if r.VLAN == 0 {
+		return nil
+	}
 	out := []Lease{
 		{Kind: LeaseVLAN, Value: strconv.Itoa(r.VLAN), Reservation: r.ID},
 		{Kind: LeaseSubnet, Value: r.Subnet, Reservation: r.ID},

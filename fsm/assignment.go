@@ -77,6 +77,8 @@ type NodeWork struct {
 	// what is missing while it is false.
 	Run  bool
 	Wait string
+	// Stop: it is to be powered off cleanly and then not to run; its volume stays.
+	Stop bool
 }
 
 // ImageWork is one image to build, or to have.
@@ -135,12 +137,16 @@ func (v *View) AssignmentFor(host string) Assignment {
 	}
 	w := &work{View: v, a: &a, self: host, images: map[string]*ImageWork{}}
 	for _, r := range w.placed() {
-		if r.State == api.StateEnding && r.NodesGone {
+		parks := r.Kept || r.Outcome == api.StateParked
+		if r.State == api.StateEnding && r.NodesGone && !parks || r.State == api.StateEnding && !r.Bound {
+			continue
+		}
+		w.volumes(r)
+		if r.Kept || r.State == api.StateEnding && r.NodesGone {
 			continue
 		}
 		w.network(r)
-		w.volumes(r)
-		if r.State != api.StateEnding {
+		if r.State != api.StateEnding || !r.StopAt.IsZero() || parks {
 			w.nodes(r)
 		}
 	}
@@ -163,12 +169,12 @@ type work struct {
 func (w *work) placed() []*Reservation {
 	var out []*Reservation
 	for b := range scan[Booking](w.reader, tabBookings, "host", key(w.self)) {
-		if r, err := w.reservation(b.Reservation); err == nil && r.Placed() {
+		if r, err := w.reservation(b.Owner); err == nil && r.Placed() {
 			out = append(out, r)
 		}
 	}
 	slices.SortFunc(out, func(a, b *Reservation) int { return strings.Compare(a.ID, b.ID) })
-	return out
+	return slices.Compact(out) // it may hold several spans of time
 }
 
 // network is held where a node of the cluster is; its peers are the others.
@@ -197,8 +203,8 @@ func (w *work) volumes(r *Reservation) {
 			ID: vol.ID, Reservation: r.ID, Node: vol.Node, SizeBytes: vol.SizeBytes,
 			Recipe: vol.Recipe, Generation: vol.Generation, Made: vol.Made,
 		}
-		work.ImageDigest, _ = w.imageFor(vol.ID, vol.Recipe)
-		if n, ok := nodeNamed(r, vol.Node); ok && n.Host != w.self {
+		work.ImageDigest, _ = w.imageFor(vol.ID)
+		if n, ok := nodeNamed(r, vol.Node); ok && n.Host != w.self && !r.Kept && !r.NodesGone {
 			if h, err := w.host(n.Host); err == nil {
 				work.Access = []AccessWork{{
 					Host: h.ID, Addr: h.Underlay, User: vol.User, Secret: vol.Secret,
@@ -206,7 +212,7 @@ func (w *work) volumes(r *Reservation) {
 			}
 		}
 		w.a.Volumes = append(w.a.Volumes, work)
-		if r.State != api.StateEnding {
+		if r.State != api.StateEnding && !r.Kept {
 			w.need(vol.Recipe, false)
 		}
 	}
@@ -225,7 +231,7 @@ func (w *work) nodes(r *Reservation) {
 	mine := false
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
-		if n.Host != w.self {
+		if n.Host != w.self || n.LeftIndex != 0 {
 			continue
 		}
 		mine = true
@@ -235,19 +241,21 @@ func (w *work) nodes(r *Reservation) {
 			PrivateMAC: n.PrivateMAC, PublicMAC: n.PublicMAC,
 			Appliance: n.Appliance, Frontend: n.Role == api.RoleFrontend, Volume: n.Volume,
 		}
-		if vol, ok := w.Volume(n.Volume); ok && vol.Host != w.self {
+		vol, _ := w.Volume(n.Volume)
+		if vol.ID != "" && vol.Host != w.self {
 			work.User, work.Secret = vol.User, vol.Secret
 			if h, err := w.host(vol.Host); err == nil {
 				work.Portal = h.Storage
 			}
 		}
 		work.Run, work.Wait = w.volumeReady(n.Volume, n.Generation)
-		digest, why := w.imageFor(n.Volume, r.Recipes[n.Appliance])
+		digest, why := w.imageFor(n.Volume)
 		if work.ImageDigest = digest; digest == "" {
 			work.Run, work.Wait = false, why
 		}
+		work.Stop = r.State == api.StateEnding && r.StopAt.IsZero() && (i > 0 || r.FrontendStops)
 		w.a.Nodes = append(w.a.Nodes, work)
-		w.need(r.Recipes[n.Appliance], true)
+		w.need(vol.Recipe, true) // not that of the reservation: rolls may have been changed since
 	}
 	if mine {
 		w.cluster(r)
@@ -256,18 +264,30 @@ func (w *work) nodes(r *Reservation) {
 
 func (w *work) cluster(r *Reservation) {
 	m, _ := w.Meta()
-	w.a.Clusters[r.ID] = ClusterWork{
+	c := ClusterWork{
 		ID: r.ID, Name: r.Name, Project: r.Project, Subnet: r.Subnet,
 		PublicBits: m.Pools.PublicBits, PublicGateway: m.Pools.PublicGateway,
-		Nodes: w.bare(r.Nodes), Users: r.Users, Rolls: r.Rolls, Secrets: r.Secrets,
+		Nodes: bare(r.Nodes), Users: r.Users, Rolls: r.Rolls, Secrets: r.Secrets,
 	}
+	if r.Nodes[0].Host == w.self {
+		c.Notices = r.Notices
+		for i := range r.Nodes {
+			if r.Nodes[i].Leaving {
+				c.Drain = append(c.Drain, DrainWork{Node: r.Nodes[i].Name, Reason: "leaves the cluster"})
+			}
+		}
+	}
+	w.a.Clusters[r.ID] = c
 }
 
-// bare leaves out what changes while a cluster lives and no seed is made of.
-func (w *work) bare(nodes []Node) []Node {
-	out := slices.Clone(nodes)
+// bare leaves out what changes while a cluster lives and no seed is made of, and
+// the workers that have been stopped to leave it.
+func bare(nodes []Node) []Node {
+	out := slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool { return n.LeftIndex != 0 })
 	for i := range out {
-		out[i].State, out[i].Message, out[i].Since = "", "", time.Time{}
+		n := &out[i]
+		n.State, n.Message, n.Since = "", "", time.Time{}
+		n.Leaving, n.LeaveBy, n.LeaveDue, n.LeaveIndex, n.Joining = false, time.Time{}, false, 0, false
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -35,9 +36,7 @@ func newCrowd(b *testing.B, hosts, reservations int) *crowd {
 		c.apply(b, HostRegister{h})
 	}
 	for range reservations {
-		cmd := c.next()
-		c.apply(b, cmd)
-		c.freeVLAN(cmd.Reservation.VLAN)
+		c.apply(b, c.next())
 	}
 	return c
 }
@@ -53,69 +52,63 @@ func (c *crowd) apply(b testing.TB, cmd Command) {
 	}
 }
 
-// freeVLAN drops the VLAN's lease: there are 4 094 only, and the point is to
-// measure with more reservations than that.
-func (c *crowd) freeVLAN(vlan int) {
-	txn := c.f.database().Txn(true)
-	must(txn.Delete(tabLeases, &Lease{Kind: LeaseVLAN, Value: strconv.Itoa(vlan)}))
-	txn.Commit()
-}
-
 // next makes one more reservation.
-func (c *crowd) next() ReservationCreate {
+func (c *crowd) next() ReservationBook {
 	i := c.n
 	c.n++
 	id := "r" + strconv.Itoa(i)
-	start := epoch.Add(time.Duration(1+i/c.hosts) * 10 * time.Hour)
+	start := epoch.Add(time.Duration(1+i/min(c.hosts, 4000))*10*time.Hour + time.Duration(i%60)*time.Minute)
 	r := Reservation{
 		ID: id, Name: id, Project: "p", Provision: start, Start: start, End: start.Add(8 * time.Hour),
-		VLAN: 1 + i%4094, Subnet: fmt.Sprintf("10.%d.%d.%d/28", i>>12, i>>4&255, i&15<<4),
 		Recipes: map[string]string{"frontend": "f", "worker": "w"}, Users: []User{{Name: "alice", UID: 2000, Keys: []string{"k"}}},
-		Secrets: map[string][]byte{"munge/key": make([]byte, 1024)},
 	}
-	cmd := ReservationCreate{Images: []ImageWant{{Recipe: "f", Appliance: "frontend"}, {Recipe: "w", Appliance: "worker"}}}
 	for k := range 3 {
 		host := "h" + strconv.Itoa((i*7+k*331)%c.hosts)
-		mac := func(n int) string { return fmt.Sprintf("52:54:00:%02x:%02x:%02x", n>>16&255, n>>8&255, n&255) }
-		n := Node{Name: "n" + strconv.Itoa(k), Role: api.RoleWorker, Appliance: "worker", CPUs: 4, MemoryBytes: 8 * gib, DiskBytes: 40 * gib,
-			Host: host, Volume: id + "-" + strconv.Itoa(k), PrivateMAC: mac(i*4 + k), Generation: 1,
-			PrivateIP: fmt.Sprintf("10.%d.%d.%d", i>>12, i>>4&255, i&15<<4+k+1)}
-		if k == 0 {
-			n.Role, n.Appliance = api.RoleFrontend, "frontend"
-			n.PublicMAC, n.PublicIP = mac(i*4+3), fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)
-		}
-		cmd.Volumes = append(cmd.Volumes, Volume{ID: n.Volume, Reservation: id, Node: n.Name, Host: host, SizeBytes: 40 * gib,
-			Recipe: r.Recipes[n.Appliance], Generation: 1, User: "u", Secret: "0123456789abcdef"})
+		n := testNode(k, host, host, 4)
+		n.MemoryBytes, n.DiskBytes = 8*gib, 40*gib
 		r.Nodes = append(r.Nodes, n)
 	}
-	cmd.Reservation, cmd.Leases = r, LeasesOf(r)
-	return cmd
+	return ReservationBook{Reservations: []Reservation{r}, Images: []ImageWant{{Recipe: "f", Appliance: "frontend"}, {Recipe: "w", Appliance: "worker"}}}
 }
 
-// BenchmarkReservationCreate applies creates onto states of several sizes. The
-// time must hardly grow with what is booked.
-func BenchmarkReservationCreate(b *testing.B) {
-	for _, size := range []int{0, 1000, 10_000} {
-		b.Run(fmt.Sprintf("hosts=1000/booked=%d", size), func(b *testing.B) {
+// BenchmarkReservationBook applies bookings, one by one and in batches as Raft
+// hands them over, onto states of several sizes. The time must hardly grow with
+// what is booked. Starts are minutes apart, so that the timelines are as long
+// as they get.
+func BenchmarkReservationBook(b *testing.B) {
+	for _, size := range []struct{ hosts, booked int }{{1000, 0}, {1000, 1000}, {1000, 10_000}, {10_000, 100_000}} {
+		b.Run(fmt.Sprintf("hosts=%d,booked=%d", size.hosts, size.booked), func(b *testing.B) {
 			runtime.GC()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			c := newCrowd(b, 1000, size)
+			c := newCrowd(b, size.hosts, size.booked)
 			runtime.GC()
 			runtime.ReadMemStats(&after)
-			create := entry(b, c.next())
-			release := entry(b, ReservationRelease{ID: "r" + strconv.Itoa(size)})
-			for b.Loop() {
-				c.index++
-				if res := c.f.Apply(&raft.Log{Index: c.index, Data: create}).(Result); res.Err != nil {
-					b.Fatal(res.Err)
-				}
-				b.StopTimer()
-				c.forget(release, "r"+strconv.Itoa(size))
-				b.StartTimer()
+			for _, batch := range []int{1, 64} {
+				b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+					c.bookings(b, batch)
+					b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB-state")
+				})
 			}
-			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB-state")
 		})
+	}
+}
+
+// bookings applies b.N more bookings; making their entries is not measured.
+func (c *crowd) bookings(b *testing.B, batch int) {
+	logs := make([]*raft.Log, 0, b.N)
+	for range b.N {
+		c.index++
+		logs = append(logs, &raft.Log{Index: c.index, Data: entry(b, c.next())})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for part := range slices.Chunk(logs, batch) {
+		for _, res := range c.f.ApplyBatch(part) {
+			if err := res.(Result).Err; err != nil {
+				b.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -125,18 +118,6 @@ func entry(b testing.TB, cmd Command) []byte {
 		b.Fatal(err)
 	}
 	return data
-}
-
-// forget cancels a reservation and removes its record, so that the same entry
-// can be applied again.
-func (c *crowd) forget(release []byte, id string) {
-	c.index++
-	c.f.Apply(&raft.Log{Index: c.index, Data: release})
-	txn := c.f.database().Txn(true)
-	raw, err := txn.First(tabReservations, "id", key(id))
-	must(err)
-	must(txn.Delete(tabReservations, raw))
-	txn.Commit()
 }
 
 func BenchmarkSnapshot(b *testing.B) {
@@ -150,11 +131,17 @@ func BenchmarkSnapshot(b *testing.B) {
 
 func BenchmarkAssignmentFor(b *testing.B) {
 	c := newCrowd(b, 1000, 4000)
-	due, err := Encode(ClockAdvance{}, epoch.Add(10*time.Hour)) // the first thousand are placed
-	if err != nil {
-		b.Fatal(err)
+	due := epoch.Add(10 * time.Hour) // the first thousand are to be placed
+	for _, r := range c.f.View().ToBind(due, 1000) {
+		data, err := Encode(ReservationBind{ID: r.ID, Modified: r.Modified, Binding: binding(&r)}, due)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.index++
+		if res := c.f.Apply(&raft.Log{Index: c.index, Data: data}).(Result); res.Err != nil {
+			b.Fatal(res.Err)
+		}
 	}
-	c.f.Apply(&raft.Log{Index: c.index + 1, Data: due})
 	v := c.f.View()
 	if len(v.AssignmentFor("h7").Nodes) == 0 {
 		b.Fatal("nothing is placed on h7")

@@ -1,6 +1,10 @@
 package fsm
 
-import "vcn/api"
+import (
+	"time"
+
+	"vcn/api"
+)
 
 // ClockAdvance carries the leader's time; everything due by it happens.
 type ClockAdvance struct{}
@@ -15,11 +19,10 @@ func (ClockAdvance) apply(t *tx) error {
 	// step moves its deadline on, so that this ends.
 	for again := true; again; {
 		again = false
-		for _, r := range all(scan[Reservation](t.reader, tabReservations, "due", nil)) {
+		for _, r := range all(upTo(scan[Reservation](t.reader, tabReservations, "due", nil), func(r *Reservation) bool {
 			at, ok := due(r)
-			if !ok || at.After(t.now) {
-				break
-			}
+			return ok && !at.After(t.now)
+		})) {
 			t.elapse(clone(r))
 			again = true
 		}
@@ -34,23 +37,57 @@ func (t *tx) elapse(r *Reservation) {
 	switch {
 	case !r.Live():
 		t.del(tabReservations, r)
-	case r.State == api.StateWaitlisted || r.State == api.StateBooked && over:
+		t.dropSeries(r.Series)
+	case r.State == api.StateWaitlisted:
+		r.Outcome, r.Message = api.StateFailed, "nothing came free in time: "+r.Wait.Message
+		t.close(r)
+	case r.State == api.StateBooked && r.Kept:
+		t.parkAgain(r, "its slot passed before it could be provisioned")
+	case r.State == api.StateBooked:
 		r.Outcome, r.Message = api.StateFailed, "its slot passed before it could be provisioned"
 		t.close(r)
-	case r.State == api.StateBooked:
-		t.provision(r)
-	case r.State == api.StateProvisioning:
+	case r.State == api.StateProvisioning && over && resumed(r):
+		t.end(r, api.StateParked, "its slot ended before it was ready again")
+	case r.State == api.StateProvisioning && over:
 		t.end(r, api.StateFailed, "its slot ended before it was ready")
-	case over:
-		t.end(r, api.StateEnded, "its slot is over")
-	case r.State == api.StateReady:
-		t.activate(r)
+	case r.State == api.StateEnding: // its grace is over
+		r.StopAt, r.EndIndex = time.Time{}, t.index
+		t.touchAll(r.ID)
 		t.save(r)
+		t.settle(r.ID)
+	case r.State == api.StateParked:
+		t.end(r, api.StateEnded, "it was parked for as long as was asked for")
+	case over && parks(r):
+		t.endBy(r, api.StateParked, "its slot is over", r.End.Add(r.Grace))
+	case over:
+		t.endBy(r, api.StateEnded, "its slot is over", r.End.Add(r.Grace))
+	default:
+		t.passing(r)
 	}
 }
 
-// expire removes idempotency keys and tokens past their time.
+// passing does what is due while a reservation goes on.
+func (t *tx) passing(r *Reservation) {
+	if r.State == api.StateReady && !r.Start.After(t.now) {
+		t.activate(r)
+	}
+	if at, ok := nextWarning(r); ok && !at.After(t.now) {
+		t.warn(r)
+	}
+	for i := range r.Nodes {
+		if n := &r.Nodes[i]; n.Leaving && !n.LeaveBy.IsZero() && !n.LeaveBy.After(t.now) {
+			n.LeaveDue = true
+		}
+	}
+	t.save(r)
+	t.settle(r.ID)
+}
+
+// expire removes holds, idempotency keys and tokens past their time.
 func (t *tx) expire() {
+	for _, h := range all(upTo(scan[Hold](t.reader, tabHolds, "due", nil), func(h *Hold) bool { return !h.Expires.After(t.now) })) {
+		t.endHold(h)
+	}
 	for _, k := range all(upTo(scan[keyRow](t.reader, tabKeys, "due", nil), func(k *keyRow) bool {
 		return !k.Expires.After(t.now)
 	})) {

@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"fmt"
+	"math"
+	"reflect"
 	"slices"
 
 	"vcn/api"
@@ -35,7 +37,9 @@ func (c HostRegister) apply(t *tx) error {
 		}
 		h.Short = t.short(&h)
 	}
-	t.put(tabHosts, &h)
+	if !known || !sameHost(old, &h) { // they register every minute
+		t.put(tabHosts, &h)
+	}
 	switch {
 	case !known:
 		t.event("", h.ID, "host.registered", "host %s: %d cores, %d MiB memory, %d GiB storage, classes %v",
@@ -47,11 +51,17 @@ func (c HostRegister) apply(t *tx) error {
 		t.hostMoved(h.ID)
 		if h.Name != old.Name || h.Underlay != old.Underlay || h.Storage != old.Storage {
 			for _, b := range all(scan[Booking](t.reader, tabBookings, "host", key(h.ID))) {
-				t.touchAll(b.Reservation)
+				t.touchAll(b.Owner)
 			}
 		}
 	}
 	return nil
+}
+
+func sameHost(a, b *Host) bool {
+	x, y := *a, *b
+	x.Classes, y.Classes = nil, nil
+	return reflect.DeepEqual(x, y) && slices.Equal(a.Classes, b.Classes)
 }
 
 func checkHost(h *Host) error {
@@ -77,7 +87,7 @@ func checkHost(h *Host) error {
 
 // short says what of the host is booked beyond what it now offers.
 func (t *tx) short(h *Host) string {
-	for s := range scan[segment](t.reader, tabTimeline, "id", key(h.ID)) {
+	for s := range within(t.steps(h.ID), t.now.UnixNano(), math.MaxInt64) {
 		switch {
 		case s.CPUs > h.CPUs:
 			return fmt.Sprintf("offers %d cores, and %d are booked", h.CPUs, s.CPUs)
@@ -88,6 +98,28 @@ func (t *tx) short(h *Host) string {
 		}
 	}
 	return ""
+}
+
+// ease looks again at hosts that have shrunk and of which something was given
+// back: they may have enough now.
+func (t *tx) ease() {
+	for len(t.eased) > 0 {
+		id := t.eased[0]
+		t.eased = t.eased[1:]
+		old, err := t.host(id)
+		if err != nil || old.Short == "" {
+			continue
+		}
+		h := *old
+		if h.Short = t.short(&h); h.Short == old.Short {
+			continue
+		}
+		t.put(tabHosts, &h)
+		if h.Short == "" {
+			t.event("", h.ID, "host.short.cleared", "host %s offers what is booked on it again", h.Name)
+		}
+		t.hostMoved(h.ID)
+	}
 }
 
 // validID bounds what may be an id or a name: it becomes part of keys, paths

@@ -137,7 +137,7 @@ func (s *survey) found(o Object) {
 // ownerOf finds whose an object is that does not say so.
 func (t *tx) ownerOf(o *Object) string {
 	switch o.Kind {
-	case KindNode:
+	case KindNode, KindDrain:
 		id, _, _ := strings.Cut(o.ID, "/")
 		return id
 	case KindVolume:
@@ -195,13 +195,15 @@ func (s *survey) changed(old, now *objectRow) {
 // for this host's word.
 func (s *survey) rest() {
 	for b := range scan[Booking](s.t.reader, tabBookings, "host", key(s.host)) {
-		r, err := s.t.reservation(b.Reservation)
+		r, err := s.t.reservation(b.Owner)
 		if err != nil || !r.Placed() {
 			continue
 		}
 		waits := r.State == api.StateEnding || r.State == api.StateProvisioning && s.images
 		for i := 0; i < len(r.Nodes) && !waits; i++ {
-			waits = r.Nodes[i].State == NodeLost && r.Nodes[i].Host == s.host
+			n := &r.Nodes[i]
+			waits = n.State == NodeLost && n.Host == s.host || n.LeftIndex != 0 && (n.Host == s.host || n.Storage == s.host) ||
+				n.Leaving && n.LeftIndex == 0 && r.Nodes[0].Host == s.host
 		}
 		if waits {
 			s.concerned[r.ID] = true

@@ -42,7 +42,7 @@ func (t *tx) hostMoved(host string) {
 		}
 	}
 	for _, b := range all(scan[Booking](t.reader, tabBookings, "host", key(host))) {
-		t.settle(b.Reservation)
+		t.settle(b.Owner)
 	}
 }
 

@@ -31,13 +31,17 @@ func (t *tx) wantImage(c ImageWant) error {
 	if had {
 		img = *old
 	}
-	if img.Appliance == "" {
+	named := img.Appliance == ""
+	if named {
 		img.Appliance, img.Rolls = c.Appliance, c.Rolls
 	}
 	assigned := img.Digest == "" && img.Builder == "" && c.Builder != ""
 	if assigned {
 		img.Builder, img.State, img.Message = c.Builder, ImageWanted, ""
 		t.touch(c.Builder)
+	}
+	if had && !assigned && !named {
+		return nil // as most bookings find it
 	}
 	t.put(tabImages, &img)
 	if !had {

@@ -6,8 +6,9 @@ import (
 	"vcn/api"
 )
 
-// ReservationFail ends a reservation that cannot be provisioned. One that is
-// ready or active is refused (ErrState); one that is ending or closed already
+// ReservationFail ends a reservation that cannot be provisioned. One that was
+// parked before goes back to being parked. One that is
+// ready, active or parked is refused (ErrState); one that is ending or closed already
 // stays as it is.
 type ReservationFail struct{ ID, Message string }
 
@@ -25,11 +26,19 @@ func (c ReservationFail) apply(t *tx) error {
 	t.result = r
 	switch r.State {
 	case api.StateWaitlisted, api.StateBooked:
+		if r.Kept {
+			t.parkAgain(r, clip(c.Message))
+			break
+		}
 		r.Outcome, r.Message = api.StateFailed, clip(c.Message)
 		t.close(r)
 	case api.StateProvisioning:
+		if resumed(r) {
+			t.end(r, api.StateParked, clip(c.Message))
+			break
+		}
 		t.end(r, api.StateFailed, clip(c.Message))
-	case api.StateReady, api.StateActive:
+	case api.StateReady, api.StateActive, api.StateParked:
 		return fmt.Errorf("reservation %q is %s: %w", r.ID, r.State, ErrState)
 	}
 	return nil

@@ -21,7 +21,14 @@ func (c ReservationRelease) apply(t *tx) error {
 	r := clone(old)
 	t.result = r
 	switch r.State {
-	case api.StateWaitlisted, api.StateBooked:
+	case api.StateBooked, api.StateParked:
+		if r.Kept {
+			t.end(r, api.StateEnded, by("released with its parked volumes", c.By))
+			break
+		}
+		r.Outcome, r.Message = api.StateCancelled, by("cancelled", c.By)
+		t.close(r)
+	case api.StateWaitlisted:
 		r.Outcome, r.Message = api.StateCancelled, by("cancelled", c.By)
 		t.close(r)
 	case api.StateProvisioning:
@@ -30,6 +37,8 @@ func (c ReservationRelease) apply(t *tx) error {
 		t.end(r, api.StateCancelled, by("cancelled before its start", c.By))
 	case api.StateActive:
 		t.end(r, api.StateEnded, by("released early", c.By))
+	case api.StateEnding:
+		t.hurry(r, by("released", c.By))
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (t *tx) addToken(k Token) error {
 	}
 	switch k.Kind {
 	case api.TokenOperator, api.TokenJoin:
-	case api.TokenProject:
+	case api.TokenProject, api.TokenFeed:
 		if k.Project == "" {
 			return invalid("a project token without a project")
 		}

@@ -15,13 +15,13 @@ type Type uint16
 
 // The commands. Each has one file of its own with its apply and its errors.
 const (
-	TypeClusterInit        Type = 1
-	TypeHostRegister       Type = 2
-	TypeHostStatusSet      Type = 3
-	TypeHostReport         Type = 4
-	TypeTokenCreate        Type = 5
-	TypeTokenRevoke        Type = 6
-	TypeReservationCreate  Type = 7
+	TypeClusterInit   Type = 1
+	TypeHostRegister  Type = 2
+	TypeHostStatusSet Type = 3
+	TypeHostReport    Type = 4
+	TypeTokenCreate   Type = 5
+	TypeTokenRevoke   Type = 6
+	// 7 was ReservationCreate, in entries of format 1.
 	TypeReservationRelease Type = 8
 	TypeReservationFail    Type = 9
 	TypeClockAdvance       Type = 10
@@ -29,6 +29,17 @@ const (
 	TypeImageAssign        Type = 12
 	TypeRollsRegister      Type = 13
 	TypeFormed             Type = 14
+	TypeReservationBook    Type = 15
+	TypeReservationBind    Type = 16
+	TypeReservationReseat  Type = 17
+	TypeReservationClaim   Type = 18
+	TypeReservationChange  Type = 19
+	TypeReservationPark    Type = 20
+	TypeReservationResume  Type = 21
+	TypeHoldPlace          Type = 22
+	TypeHoldRelease        Type = 23
+	TypePolicySet          Type = 24
+	TypeNotifyDone         Type = 25
 )
 
 // Command is the data of one log entry.
@@ -74,12 +85,12 @@ func types() []Type { return slices.Sorted(maps.Keys(registry)) }
 
 // A log entry is a header and a JSON body:
 //
-//	byte 0      format (1)
+//	byte 0      format (2)
 //	bytes 1-2   type, big endian
 //	bytes 3-10  the leader's time: Unix nanoseconds, big endian
 //	bytes 11-   body
 const (
-	entryFormat      = 1
+	entryFormat      = 2
 	entryHeaderBytes = 11
 )
 

@@ -37,19 +37,23 @@ func refuse[C Command](t *testing.T, start func(*testing.T) *world, good func(*w
 
 func labWorld(t *testing.T) *world { return formed(t) }
 
-func TestReservationCreateRefuses(t *testing.T) {
-	type C = ReservationCreate
+func TestReservationBookRefuses(t *testing.T) {
+	type C = ReservationBook
 	lab := func(w *world) C { return w.lab("lab") }
-	node := func(i int, f func(*Node)) func(*C) { return func(c *C) { f(&c.Reservation.Nodes[i]) } }
+	node := func(i int, f func(*Node)) func(*C) { return func(c *C) { f(&c.Reservations[0].Nodes[i]) } }
+	res := func(f func(*Reservation)) func(*C) { return func(c *C) { f(&c.Reservations[0]) } }
 	refuse(t, labWorld, lab, []refusal[C]{
-		{"no id", func(c *C) { c.Reservation.ID = "" }, ErrInvalid},
-		{"a name with a slash", func(c *C) { c.Reservation.Name = "a/b" }, ErrInvalid},
-		{"an end before the start", func(c *C) { c.Reservation.End = c.Reservation.Start.Add(-1) }, ErrInvalid},
-		{"an end in the past", func(c *C) {
-			c.Reservation.Provision, c.Reservation.Start, c.Reservation.End = epoch.Add(-3*time.Hour), epoch.Add(-2*time.Hour), epoch.Add(-time.Hour)
-		}, ErrInvalid},
-		{"a start before provisioning", func(c *C) { c.Reservation.Provision = c.Reservation.Start.Add(1) }, ErrInvalid},
-		{"no nodes", func(c *C) { c.Reservation.Nodes = nil }, ErrInvalid},
+		{"nothing", func(c *C) { c.Reservations = nil }, ErrInvalid},
+		{"no id", res(func(r *Reservation) { r.ID = "" }), ErrInvalid},
+		{"a name with a slash", res(func(r *Reservation) { r.Name = "a/b" }), ErrInvalid},
+		{"an end before the start", res(func(r *Reservation) { r.End = r.Start.Add(-1) }), ErrInvalid},
+		{"an end in the past", res(func(r *Reservation) {
+			r.Provision, r.Start, r.End = epoch.Add(-3*time.Hour), epoch.Add(-2*time.Hour), epoch.Add(-time.Hour)
+		}), ErrInvalid},
+		{"a start before provisioning", res(func(r *Reservation) { r.Provision = r.Start.Add(1) }), ErrInvalid},
+		{"a grace of a day", res(func(r *Reservation) { r.Grace = 24 * time.Hour }), ErrInvalid},
+		{"parking for ever", res(func(r *Reservation) { r.Spec.AtEnd = &api.AtEnd{Action: api.EndPark, ParkFor: "10y"} }), ErrInvalid},
+		{"no nodes", res(func(r *Reservation) { r.Nodes = nil }), ErrInvalid},
 		{"no frontend first", node(0, func(n *Node) { n.Role = api.RoleWorker }), ErrInvalid},
 		{"two frontends", node(1, func(n *Node) { n.Role = api.RoleFrontend }), ErrInvalid},
 		{"two nodes of one name", node(2, func(n *Node) { n.Name = "compute-0" }), ErrInvalid},
@@ -57,52 +61,32 @@ func TestReservationCreateRefuses(t *testing.T) {
 		{"a size that overflows sums", node(1, func(n *Node) { n.MemoryBytes = 1 << 62 }), ErrInvalid},
 		{"generation 0", node(1, func(n *Node) { n.Generation = 0 }), ErrInvalid},
 		{"an unknown host", node(1, func(n *Node) { n.Host = "z" }), ErrUnknownHost},
+		{"no host", node(1, func(n *Node) { n.Host = "" }), ErrUnknownHost},
 		{"a frontend off the gateways", node(0, func(n *Node) { n.Host = "b" }), ErrHostUnfit},
-		{"a volume off the storage hosts", func(c *C) { c.Volumes[0].Host = "c" }, ErrHostUnfit},
+		{"a volume off the storage hosts", node(0, func(n *Node) { n.Storage = "c" }), ErrHostUnfit},
 		{"more cores than a host has", node(1, func(n *Node) { n.CPUs = 9 }), ErrNoCapacity},
 		{"more memory than a host has", node(1, func(n *Node) { n.MemoryBytes = 17 * gib }), ErrNoCapacity},
-		{"more storage than a host has", func(c *C) { c.Volumes[0].SizeBytes = 101 * gib }, ErrNoCapacity},
-		{"a volume too few", func(c *C) { c.Volumes = c.Volumes[1:] }, ErrInvalid},
-		{"a volume of another node", func(c *C) { c.Volumes[0].Node = "compute-0" }, ErrInvalid},
-		{"a volume of another generation", func(c *C) { c.Volumes[0].Generation = 2 }, ErrInvalid},
-		{"a volume smaller than the disk", func(c *C) { c.Volumes[0].SizeBytes-- }, ErrInvalid},
-		{"a volume of another recipe", func(c *C) { c.Volumes[0].Recipe = "rec-w" }, ErrInvalid},
-		{"one volume for two nodes", func(c *C) { c.Volumes[1].ID = c.Volumes[0].ID }, ErrInvalid},
-		{"a short CHAP secret", func(c *C) { c.Volumes[0].Secret = "short" }, ErrInvalid},
-		{"an address outside the subnet", node(1, func(n *Node) { n.PrivateIP = "10.99.0.1" }), ErrInvalid},
-		{"the broadcast address", node(1, func(n *Node) { n.PrivateIP = n.PrivateIP[:len(n.PrivateIP)-1] + "255" }), ErrInvalid},
-		{"one address for two nodes", func(c *C) { c.Reservation.Nodes[1].PrivateIP = c.Reservation.Nodes[2].PrivateIP }, ErrInvalid},
-		{"a public address on a worker", func(c *C) {
-			c.Reservation.Nodes[1].PublicIP = "192.0.2.30"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrInvalid},
-		{"a lease too few", func(c *C) { c.Leases = c.Leases[1:] }, ErrInvalid},
-		{"a lease of something else", func(c *C) { c.Leases[0].Value = "101" }, ErrInvalid},
-		{"the same lease twice", func(c *C) { c.Leases[1] = c.Leases[0] }, ErrInvalid},
-		{"one MAC for two nodes", func(c *C) {
-			c.Reservation.Nodes[1].PrivateMAC = c.Reservation.Nodes[2].PrivateMAC
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrInvalid},
-		{"a VLAN outside the pool", func(c *C) { c.Reservation.VLAN = 99; c.Leases = LeasesOf(c.Reservation) }, ErrOutsidePool},
-		{"a MAC outside the pool", func(c *C) {
-			c.Reservation.Nodes[1].PrivateMAC = "52:54:01:00:00:01"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrOutsidePool},
-		{"a MAC written otherwise", func(c *C) {
-			c.Reservation.Nodes[1].PrivateMAC = "52:54:00:00:0A:01"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrOutsidePool},
-		{"a public address outside the pool", func(c *C) {
-			c.Reservation.Nodes[0].PublicIP = "192.0.2.9"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrOutsidePool},
+		{"more storage than a host has", node(0, func(n *Node) { n.DiskBytes = 101 * gib }), ErrNoCapacity},
+		{"a volume too few", func(c *C) { c.Bind.Volumes = c.Bind.Volumes[1:] }, ErrInvalid},
+		{"a volume of no node", func(c *C) { c.Bind.Volumes[0].Node = "nobody" }, ErrInvalid},
+		{"two volumes of one node", func(c *C) { c.Bind.Volumes[0].Node = "compute-0" }, ErrInvalid},
+		{"one volume for two nodes", func(c *C) { c.Bind.Volumes[1].ID = c.Bind.Volumes[0].ID }, ErrInvalid},
+		{"a volume of another reservation", func(c *C) { c.Bind.Volumes[1].Reservation = "r9" }, ErrInvalid},
+		{"a short CHAP secret", func(c *C) { c.Bind.Volumes[0].Secret = "short" }, ErrInvalid},
 		{"an unknown image", func(c *C) { c.Images = c.Images[:1] }, ErrUnknownImage},
 		{"an unknown builder", func(c *C) { c.Images[0].Builder = "z" }, ErrUnknownHost},
+		{"a series that is not there", res(func(r *Reservation) { r.Series = "s" }), ErrNotFound},
+		{"a hold that is not there", func(c *C) { c.Hold = "h" }, ErrNoHold},
+		{"reservations of two projects", func(c *C) {
+			other := c.Reservations[0]
+			other.ID, other.Project = "r99", "other"
+			c.Reservations = append(c.Reservations, other)
+		}, ErrInvalid},
 	})
 }
 
-func TestReservationCreateRefusesWhatOthersHold(t *testing.T) {
-	type C = ReservationCreate
+func TestReservationBookRefusesWhatOthersHold(t *testing.T) {
+	type C = ReservationBook
 	taken := func(t *testing.T) *world {
 		w := formed(t)
 		w.must(w.lab("first"))
@@ -110,28 +94,10 @@ func TestReservationCreateRefusesWhatOthersHold(t *testing.T) {
 	}
 	lab := func(w *world) C { return w.lab("lab") }
 	refuse(t, taken, lab, []refusal[C]{
-		{"its id", func(c *C) { c.Reservation.ID = "r1" }, ErrExists},
-		{"its name", func(c *C) { c.Reservation.Name = "first" }, ErrNameTaken},
-		{"its volume", func(c *C) {
-			c.Volumes[0].ID, c.Reservation.Nodes[0].Volume = "r1-frontend", "r1-frontend"
-		}, ErrExists},
-		{"its VLAN", func(c *C) { c.Reservation.VLAN = 100; c.Leases = LeasesOf(c.Reservation) }, ErrLeased},
-		{"its subnet", func(c *C) {
-			c.Reservation.Subnet = "10.64.0.0/24"
-			for i := range c.Reservation.Nodes {
-				c.Reservation.Nodes[i].PrivateIP = "10.64.0." + string(rune('5'+i))
-			}
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrLeased},
-		{"its public address", func(c *C) {
-			c.Reservation.Nodes[0].PublicIP = "192.0.2.10"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrLeased},
-		{"its MAC", func(c *C) {
-			c.Reservation.Nodes[0].PrivateMAC = "52:54:00:00:00:00"
-			c.Leases = LeasesOf(c.Reservation)
-		}, ErrLeased},
-		{"its cores", func(c *C) { c.Reservation.Nodes[0].CPUs = 8 }, ErrNoCapacity},
+		{"its id", func(c *C) { c.Reservations[0].ID = "r1" }, ErrExists},
+		{"its name", func(c *C) { c.Reservations[0].Name = "first" }, ErrNameTaken},
+		{"its volume", func(c *C) { c.Bind.Volumes[0].ID = "r1-frontend-1" }, ErrExists},
+		{"its cores", func(c *C) { c.Reservations[0].Nodes[0].CPUs = 8 }, ErrNoCapacity},
 	})
 }
 
@@ -186,7 +152,7 @@ func TestIdempotencyKeyAnswersWithTheFirst(t *testing.T) {
 	if res := w.do(again); !errors.Is(res.Err, ErrKeyReused) {
 		t.Fatalf("error %v", res.Err)
 	}
-	again.Reservation.Project = "other" // keys are a project's own
+	again.Reservations[0].Project = "other" // keys are a project's own
 	w.must(again)
 	w.pass(KeyLife + time.Second)
 	third := w.create(want{name: "third", front: "a", workers: []string{"b"}, disks: []string{"b"}, so: time.Hour})

@@ -33,7 +33,7 @@ var (
 type Result struct {
 	Index uint64
 	Err   error // nil, or a refusal: nothing was changed
-	// Reservation is the one that ReservationCreate made or, for a repeated
+	// Reservation is the one that the command made or changed or, for a repeated
 	// idempotency key with the same request hash, had made before.
 	Reservation *Reservation
 }
@@ -51,68 +51,56 @@ func newDB() *memdb.MemDB {
 
 // Apply applies one log entry and returns a Result. An entry that this program
 // cannot read stops the process: going on without it would fork the state.
-func (f *FSM) Apply(l *raft.Log) any {
-	res := f.apply(l)
-	f.announce(l.Index)
-	return res
-}
+func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch applies many and wakes the watchers once.
+// ApplyBatch applies many in one transaction of the store and wakes the watchers
+// once. What a refused command wrote is taken back, so that it makes no
+// difference which others are in its batch.
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
-	var last uint64
+	txn := f.database().Txn(true)
+	state := reader{txn}.state()
+	last := state.Index
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			continue // a configuration entry: no state of ours
 		}
-		out[i] = f.apply(l)
-		last = l.Index
+		out[i] = f.apply(l, txn, &state)
 	}
-	if last > 0 {
-		f.announce(last)
+	if state.Index == last {
+		txn.Abort()
+		return out
 	}
+	must(txn.Insert(tabState, &state))
+	txn.Commit()
+	f.announce(state.Index)
 	return out
 }
 
-func (f *FSM) apply(l *raft.Log) Result {
+func (f *FSM) apply(l *raft.Log, txn *memdb.Txn, state *stateRow) Result {
 	cmd, stamp, err := decode(l.Data)
 	if err != nil {
 		panic(fmt.Sprintf("fsm: cannot apply log entry %d: %v", l.Index, err))
 	}
-	t := f.begin(l.Index, stamp)
-	if err := t.check(cmd); err != nil {
-		return f.refuse(t, l.Index, stamp, cmd, err)
-	}
-	if err := cmd.apply(t); err != nil {
-		return f.refuse(t, l.Index, stamp, cmd, err)
-	}
-	t.commit()
-	return Result{Index: l.Index, Reservation: t.result}
-}
-
-// refuse throws away what the command wrote; clock and index move all the same.
-func (f *FSM) refuse(t *tx, index uint64, stamp time.Time, cmd applier, err error) Result {
-	t.txn.Abort()
-	f.begin(index, stamp).commit()
-	err = fmt.Errorf("%s: %w", registry[cmd.Type()].name, err)
-	f.log.Debug("refused a command", "index", index, "err", err)
-	return Result{Index: index, Err: err}
-}
-
-func (f *FSM) begin(index uint64, stamp time.Time) *tx {
-	t := &tx{reader: reader{f.database().Txn(true)}, index: index, eventsMax: f.eventsMax}
-	t.state = t.reader.state()
-	t.now = t.state.Clock.Add(time.Nanosecond)
+	t := &tx{reader: reader{txn}, index: l.Index, now: state.Clock.Add(time.Nanosecond), state: *state, eventsMax: f.eventsMax}
 	if stamp.After(t.now) {
 		t.now = stamp
 	}
-	t.state.Index, t.state.Clock = index, t.now
-	return t
-}
-
-func (t *tx) commit() {
-	t.put(tabState, &t.state)
-	t.txn.Commit()
+	t.state.Index, t.state.Clock = l.Index, t.now
+	if err = t.check(cmd); err == nil {
+		err = cmd.apply(t)
+	}
+	if err == nil {
+		t.ease()
+		*state = t.state
+		return Result{Index: l.Index, Reservation: t.result}
+	}
+	// Nothing remains of it; clock and index move all the same.
+	t.undo()
+	state.Index, state.Clock = l.Index, t.now
+	err = fmt.Errorf("%s: %w", registry[cmd.Type()].name, err)
+	f.log.Debug("refused a command", "index", l.Index, "err", err)
+	return Result{Index: l.Index, Err: err}
 }
 
 // check refuses everything but ClusterInit before ClusterInit.

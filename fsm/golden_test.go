@@ -22,12 +22,14 @@ var update = flag.Bool("update", false, "write golden files anew")
 func samples() []Command {
 	at := time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)
 	node := Node{Name: "frontend", Role: api.RoleFrontend, Group: "g", Appliance: "frontend", CPUs: 2, MemoryBytes: gib,
-		DiskBytes: 4 * gib, Host: "a", Volume: "v", PrivateMAC: "52:54:00:00:00:01", PrivateIP: "10.64.0.1",
+		DiskBytes: 4 * gib, Host: "a", Storage: "a", Volume: "v", Leaving: true, LeaveBy: at, LeaveDue: true, LeaveIndex: 2, Joining: true, LeftIndex: 3, PrivateMAC: "52:54:00:00:00:01", PrivateIP: "10.64.0.1",
 		PublicMAC: "52:54:00:00:00:02", PublicIP: "192.0.2.10", Generation: 1, State: NodeWaiting, Since: at, Message: "m"}
 	vol := Volume{ID: "v", Reservation: "r", Node: "frontend", Host: "a", SizeBytes: 4 * gib, Recipe: "rec", Generation: 1,
 		User: "u", Secret: "0123456789ab", Made: true, ImageDigest: "d"}
 	res := Reservation{ID: "r", Name: "lab", Project: "studio", Owner: "op", State: api.StateBooked, Outcome: api.StateEnded,
-		Message: "m", Start: at, End: at.Add(time.Hour), Provision: at, Created: at, ReadyAt: at, Closed: at, NodesGone: true, Freed: []string{"c"},
+		Message: "m", Start: at, End: at.Add(time.Hour), Zone: "UTC", Grace: time.Minute, Provision: at, Lead: time.Minute, Created: at, ReadyAt: at, Closed: at,
+		Bound: true, Series: "s", Wait: &Wait{Earliest: at, Latest: at, Length: time.Hour, Passed: 1, Message: "m"}, Notices: []NoticeWork{{"n", "t"}}, Warned: 1,
+		Kept: true, ParkedAt: at, ParkedUntil: at, StopAt: at, FrontendStops: true, NodesGone: true, Freed: []string{"c"},
 		EndIndex: 7, Spec: api.Spec{Name: "lab", Slot: api.Slot{Start: "asap", For: "1h"}}, VLAN: 100, Subnet: "10.64.0.0/24",
 		Nodes: []Node{node}, Users: []User{{Name: "alice", UID: 2000, Keys: []string{"k"}, Admin: true}}, Rolls: []string{"base@1"},
 		Recipes: map[string]string{"frontend": "rec"}, Secrets: map[string][]byte{"munge/key": []byte("s")},
@@ -38,7 +40,9 @@ func samples() []Command {
 	host.FailureDomain, host.Network, host.Version, host.Registered = "rack1", "vlan", "0.1", at
 	host.VolumeDriver, host.TargetEngine, host.Initiator = "lvm", "lio", "kernel"
 	host.Status, host.StatusSince, host.Cordoned, host.Short = HostAlive, at, "c", "s"
+	binding, seats := Binding{Volumes: []Volume{vol}, Secrets: res.Secrets}, []Seat{{"a", "b"}}
 	init := sampleInit()
+	init.Meta.Policy = Policy{HoldMax: time.Hour, HoldsMax: 1, ParkMax: time.Hour, ParkBytes: 1, SeriesMax: 1, WaitMax: 1}
 	init.Meta.Formed, init.Meta.Created = true, at
 	token := Token{ID: "t", Kind: api.TokenProject, Project: "studio", Note: "n", Hash: []byte{1}, Created: at, Expires: at}
 	init.Token = token
@@ -50,8 +54,6 @@ func samples() []Command {
 			Generation: 1, State: ObjReady, Message: "m", Digest: "d", SizeBytes: 1, BootOnly: true}}},
 		TokenCreate{token},
 		TokenRevoke{"t"},
-		ReservationCreate{Key: "k", RequestHash: []byte("h"), Reservation: res, Volumes: []Volume{vol},
-			Leases: []Lease{{Kind: LeaseMAC, Value: node.PrivateMAC, Reservation: "r", Node: "frontend"}}, Images: []ImageWant{want}},
 		ReservationRelease{ID: "r", By: "op"},
 		ReservationFail{ID: "r", Message: "m"},
 		ClockAdvance{},
@@ -59,6 +61,21 @@ func samples() []Command {
 		ImageAssign{"rec", "b"},
 		RollsRegister{[]Roll{{Name: "base", Version: "1", Digest: "d", Registered: at}}},
 		Formed{},
+		ReservationBook{Key: "k", RequestHash: []byte("h"), Hold: "o", Passed: []string{"q"}, Series: &Series{ID: "s", Name: "lab", Project: "studio", Owner: "op", Spec: res.Spec, Created: at},
+			Reservations: []Reservation{res}, Images: []ImageWant{want}, Bind: &binding},
+		ReservationBind{ID: "r", Modified: 9, Seats: seats, Binding: binding},
+		ReservationReseat{Moves: []Move{{"r", 9, seats}}, Why: "w"},
+		ReservationClaim{ID: "r", Modified: 9, Start: at, End: at, Provision: at, Lead: time.Minute, Seats: seats, Passed: []string{"q"}, Bind: &binding},
+		ReservationChange{ID: "r", Modified: 9, By: "op", Name: "lab", Start: at, End: at, Provision: at, Lead: time.Minute, Grace: time.Minute, Zone: "UTC",
+			Wait: res.Wait, Spec: res.Spec, Nodes: []Node{node}, Leave: []Leave{{"n", at}}, Rolls: res.Rolls, Recipes: res.Recipes, Images: []ImageWant{want}, Binding: binding, Reinstall: true},
+		ReservationPark{ID: "r", By: "op", For: time.Hour},
+		ReservationResume{ID: "r", Modified: 9, Key: "k", RequestHash: []byte("h"), Spec: res.Spec, Start: at, End: at, Provision: at, Lead: time.Minute, Grace: time.Minute,
+			Zone: "UTC", Seats: seats, Bind: &binding},
+		HoldPlace{Hold{ID: "h", Project: "studio", Owner: "op", Created: at, Expires: at, Offers: []HeldOffer{{ID: "o", Offer: api.Offer{ID: "o", Kind: "exact"}, Spec: res.Spec,
+			Parts: []Promise{{Start: at, End: at, Provision: at, Lead: time.Minute, Grace: time.Minute, Nodes: []Node{node}}}}}}},
+		HoldRelease{"h"},
+		PolicySet{Policy{HoldMax: time.Hour, HoldsMax: 1, ParkMax: time.Hour, ParkBytes: 1, SeriesMax: 1, WaitMax: 1}},
+		NotifyDone{7},
 	}
 }
 

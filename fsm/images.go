@@ -64,8 +64,7 @@ func (t *tx) findImage(host, recipe string) bool {
 	return true
 }
 
-// imageChanged touches and settles every placed reservation that uses the
-// recipe.
+// imageChanged touches and settles every reservation that uses the recipe.
 func (t *tx) imageChanged(recipe string) {
 	for _, r := range t.users(recipe) {
 		t.touchAll(r)
@@ -73,15 +72,13 @@ func (t *tx) imageChanged(recipe string) {
 	}
 }
 
-// users returns the placed reservations that use the recipe, by id.
+// users returns the reservations with volumes of the recipe, by id. Volumes
+// count, and not what the reservation says: rolls may have been changed since.
 func (r reader) users(recipe string) []string {
 	var out []string
-	for res := range scan[Reservation](r, tabReservations, "placed", nil) {
-		for _, have := range res.Recipes { // order does not matter: any
-			if have == recipe {
-				out = append(out, res.ID)
-				break
-			}
+	for v := range scan[Volume](r, tabVolumes, "recipe", key(recipe)) {
+		if len(out) == 0 || out[len(out)-1] != v.Reservation {
+			out = append(out, v.Reservation)
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +16,7 @@ import (
 func CheckInvariants(v *View) error {
 	return errors.Join(
 		v.checkBookings(), v.checkLeasesHeld(), v.checkDisks(), v.checkWork(),
-		v.checkStates(), v.checkImagesKept(), v.checkBounds(),
+		v.checkStates(), v.checkPromises(), v.checkImagesKept(), v.checkBounds(),
 	)
 }
 
@@ -29,62 +30,79 @@ func (v *View) live() []Reservation {
 func (v *View) checkBookings() error {
 	var want []Booking
 	for _, r := range v.live() {
-		for _, b := range bookingsOf(&r, pointers(v.Volumes(r.ID))) {
+		for _, b := range bookingsOf(&r) {
 			want = append(want, *b)
 		}
 	}
+	for _, h := range v.Holds() {
+		for _, b := range heldBy(&h) {
+			want = append(want, *b)
+		}
+	}
+	byID := func(a, b Booking) int {
+		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Host, b.Host), a.From.Compare(b.From), a.Until.Compare(b.Until))
+	}
 	have := list(scan[Booking](v.reader, tabBookings, "id", nil))
+	slices.SortFunc(have, byID)
+	slices.SortFunc(want, byID)
 	if !slices.Equal(have, want) {
-		return fmt.Errorf("bookings are %v, reservations say %v", have, want)
+		return fmt.Errorf("bookings are %v, reservations and holds say %v", have, want)
 	}
 	byHost := map[string][]Booking{}
 	for _, b := range want {
 		byHost[b.Host] = append(byHost[b.Host], b)
 	}
-	segments := 0
-	for _, h := range v.Hosts() {
-		n, err := v.checkHostTime(h, byHost[h.ID])
-		if err != nil {
+	hosts := v.Hosts()
+	if _, ok := v.Meta(); ok {
+		hosts = append(hosts, Host{ID: Identifiers, Name: "the pool of identifiers"})
+	}
+	for _, h := range hosts {
+		if err := v.checkHostTime(h, byHost[h.ID]); err != nil {
 			return err
 		}
-		segments += n
+		delete(byHost, h.ID)
 	}
-	if n := len(list(scan[segment](v.reader, tabTimeline, "id", nil))); n != segments {
-		return fmt.Errorf("timelines have %d segments, hosts account for %d", n, segments)
+	if len(byHost) > 0 {
+		return fmt.Errorf("bookings of unknown hosts: %v", byHost)
 	}
 	return nil
 }
 
 // checkHostTime sums the bookings at every instant at which one begins or ends.
-func (v *View) checkHostTime(h Host, bookings []Booking) (segments int, err error) {
-	var instants []time.Time
+func (v *View) checkHostTime(h Host, bookings []Booking) error {
+	var instants []int64
 	for _, b := range bookings {
-		instants = append(instants, b.From, b.Until)
+		instants = append(instants, b.From.UnixNano(), b.Until.UnixNano())
 	}
-	slices.SortFunc(instants, time.Time.Compare)
-	instants = slices.CompactFunc(instants, time.Time.Equal)
-	last := segment{}
-	for _, at := range instants {
-		sum := segment{Host: h.ID, From: at}
+	slices.Sort(instants)
+	have, _, err := v.capacity(h.ID)
+	if err != nil {
+		return err
+	}
+	steps, n, last := v.steps(h.ID), 0, Amounts{}
+	for _, t := range slices.Compact(instants) {
+		var sum Amounts
 		for _, b := range bookings {
-			if !b.From.After(at) && b.Until.After(at) {
-				sum.CPUs += b.CPUs
-				sum.MemoryBytes += b.MemoryBytes
-				sum.StorageBytes += b.StorageBytes
+			if b.From.UnixNano() <= t && b.Until.UnixNano() > t {
+				sum = sum.plus(b.amounts())
 			}
 		}
-		if got := v.segmentAt(h.ID, at); !got.same(&sum) {
-			return 0, fmt.Errorf("timeline of %s at %s is %+v, bookings sum to %+v", h.Name, at, got, sum)
+		if got := at(steps, t); got != sum {
+			return fmt.Errorf("timeline of %s at %s is %+v, bookings sum to %+v", h.Name, time.Unix(0, t).UTC(), got, sum)
 		}
-		if h.Short == "" && (sum.CPUs > h.CPUs || sum.MemoryBytes > h.MemoryBytes || sum.StorageBytes > h.StorageBytes) {
-			return 0, fmt.Errorf("host %s is overbooked at %s: %+v", h.Name, at, sum)
+		future := t > v.Clock().UnixNano() // what is over was admitted when it was not
+		if future && h.Short == "" && (sum.CPUs > have.CPUs || sum.MemoryBytes > have.MemoryBytes || sum.StorageBytes > have.StorageBytes || sum.Clusters > have.Clusters) {
+			return fmt.Errorf("%s is overbooked at %s: %+v", h.Name, time.Unix(0, t).UTC(), sum)
 		}
-		if !sum.same(&last) {
-			segments++
+		if sum != last {
+			n++
 		}
 		last = sum
 	}
-	return segments, nil
+	if len(steps) != n {
+		return fmt.Errorf("timeline of %s has %d steps, its bookings %d", h.Name, len(steps), n)
+	}
+	return nil
 }
 
 // checkLeasesHeld: live reservations hold exactly their leases, each value
@@ -96,7 +114,10 @@ func (v *View) checkLeasesHeld() error {
 			return fmt.Errorf("name %s/%s is held twice", r.Project, r.Name)
 		}
 		names[[2]string{r.Project, r.Name}] = true
-		for _, l := range LeasesOf(r) {
+		if bound := r.Bound; bound != (r.VLAN != 0) {
+			return fmt.Errorf("reservation %s: bound %v, VLAN %d", r.ID, bound, r.VLAN)
+		}
+		for _, l := range leasesOf(&r) {
 			k := [2]string{l.Kind, l.Value}
 			if o, twice := want[k]; twice {
 				return fmt.Errorf("%s %s is leased to %s and %s", l.Kind, l.Value, o.Reservation, l.Reservation)
@@ -123,6 +144,18 @@ func (v *View) checkDisks() error {
 	n := 0
 	for _, r := range v.live() {
 		for _, node := range r.Nodes {
+			if node.Leaving && r.State == api.StateEnding { // it may have been deleted already
+				if vol, ok := v.Volume(node.Volume); ok && vol.Reservation == r.ID {
+					n++
+				}
+				continue
+			}
+			if !r.Bound && !r.Kept || node.LeftIndex != 0 && node.State == NodeGone {
+				if vol, ok := v.Volume(node.Volume); ok {
+					return fmt.Errorf("node %s/%s is only promised, or gone, and has volume %s", r.ID, node.Name, vol.ID)
+				}
+				continue
+			}
 			vol, ok := v.Volume(node.Volume)
 			if !ok || vol.Reservation != r.ID || vol.Node != node.Name {
 				return fmt.Errorf("node %s/%s has no volume %s of its own", r.ID, node.Name, node.Volume)
@@ -183,6 +216,12 @@ func (v *View) checkStates() error {
 	for _, r := range v.Reservations(ReservationFilter{Closed: true}) {
 		bad := ""
 		switch {
+		case r.Running() && !r.Bound || r.State == api.StateBooked && r.Bound || r.State == api.StateParked && (r.Bound || !r.Kept):
+			bad = fmt.Sprintf("bound is %v, kept %v", r.Bound, r.Kept)
+		case (r.State == api.StateWaitlisted) != (r.Wait != nil):
+			bad = "it waits without a window, or has one and does not wait"
+		case !r.StopAt.IsZero() && r.State != api.StateEnding:
+			bad = "it has a grace before its end"
 		case r.NodesGone && r.State != api.StateEnding && r.Live():
 			bad = "its nodes are gone before its end"
 		case r.State == api.StateEnding && (r.EndIndex == 0 || r.EndIndex > v.Index() || r.Outcome == ""):
@@ -200,6 +239,33 @@ func (v *View) checkStates() error {
 		}
 		if bad != "" {
 			return fmt.Errorf("reservation %s is %s: %s", r.ID, r.State, bad)
+		}
+	}
+	return nil
+}
+
+// checkPromises: a promise that cannot be kept as it stands says so, and what
+// waits for time waits for a time ahead.
+func (v *View) checkPromises() error {
+	for _, r := range v.Reservations(ReservationFilter{}) {
+		if r.State != api.StateBooked {
+			continue
+		}
+		bad := ""
+		for i := range r.Nodes {
+			for _, id := range []string{r.Nodes[i].Host, r.Nodes[i].Storage} {
+				if h, ok := v.Host(id); !ok || h.Status != HostAlive || h.Cordoned != "" {
+					bad = id
+				}
+			}
+		}
+		if flagged := slices.ContainsFunc(r.Conditions, func(c api.Condition) bool { return c.Type == condMissing }); bad != "" && !flagged {
+			return fmt.Errorf("reservation %s has a seat on %s, which is not there, and does not say so", r.ID, bad)
+		}
+	}
+	for _, b := range v.Holds() {
+		if b.Expires.After(v.Clock().Add(HoldMax)) {
+			return fmt.Errorf("hold %s expires too late", b.ID)
 		}
 	}
 	return nil

@@ -16,8 +16,11 @@ func TestReservationGoesThroughItsWholeLife(t *testing.T) {
 	if res.Reservation == nil || res.Reservation.State != api.StateBooked {
 		t.Fatalf("create answered %+v", res.Reservation)
 	}
-	if at, ok := w.f.View().NextDeadline(); !ok || !at.Equal(c.Reservation.Provision) {
-		t.Fatalf("next deadline %s, want %s", at, c.Reservation.Provision)
+	if at, ok := w.f.View().NextBind(w.now); !ok || !at.Equal(c.Reservations[0].Provision) {
+		t.Fatalf("to be provisioned at %s, want %s", at, c.Reservations[0].Provision)
+	}
+	if n := len(w.f.View().Leases()) + len(w.f.View().Volumes("")); n != 0 {
+		t.Fatalf("a promise holds %d leases and volumes", n)
 	}
 	if a := w.f.View().AssignmentFor("c"); len(a.Nodes)+len(a.Networks) > 0 {
 		t.Fatalf("a booked reservation is assigned already: %+v", a)
@@ -106,8 +109,8 @@ func TestNodeWaitsForItsVolumeUnderItsGeneration(t *testing.T) {
 func TestAVolumeOnceReadyIsMadeForEver(t *testing.T) {
 	w := formed(t)
 	c := w.lab("lab")
-	for i := range c.Volumes {
-		c.Volumes[i].Made = true // a leader that says so does not know
+	for i := range c.Bind.Volumes {
+		c.Bind.Volumes[i].Made = true // a leader that says so does not know
 	}
 	w.must(c)
 	made := func(host string) (all, some bool) {

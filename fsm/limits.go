@@ -21,6 +21,23 @@ const (
 	SlotMax = 10 * 366 * 24 * time.Hour
 	// HorizonMax bounds End - clock.
 	HorizonMax = 20 * 366 * 24 * time.Hour
+	// GraceMax bounds the time after a slot's end until nodes are stopped.
+	GraceMax = time.Hour
+	// ParkMax bounds how long volumes are parked, HoldMax how long offers are held.
+	ParkMax = 366 * 24 * time.Hour
+	HoldMax = time.Hour
+	// HoldsMax bounds the holds of one project, OffersMax the offers of one hold,
+	// OfferPartsMax the slots of one offer.
+	HoldsMax      = 100
+	OffersMax     = 16
+	OfferPartsMax = 2
+	// SeriesMax bounds the dates of one series, WaitlistMax the waitlisted
+	// reservations of one project, MovesMax the promises moved by one command.
+	SeriesMax   = 400
+	WaitlistMax = 1000
+	MovesMax    = 1000
+	// PassedMax is how often a waitlisted reservation is passed by others.
+	PassedMax = 10
 	// NodesMax bounds the nodes of one reservation.
 	NodesMax = 4096
 	// ObjectsMax bounds the objects of one report.

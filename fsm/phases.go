@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"time"
 
 	"vcn/api"
 )
@@ -21,6 +22,10 @@ const (
 	phaseBoot     = "boot"
 	phaseReady    = "ready"
 )
+
+func firstPhases(now time.Time) []api.Phase {
+	return []api.Phase{{Name: phaseImages, Start: now}, {Name: phaseNetworks, Start: now}}
+}
 
 func (e *edit) phases() {
 	begun, served := e.volumesProgress()
@@ -107,15 +112,14 @@ func (e *edit) volumesProgress() (begun, served bool) {
 func (e *edit) imagesHere() bool {
 	for i := range e.r.Nodes {
 		n := &e.r.Nodes[i]
-		recipe := e.r.Recipes[n.Appliance]
-		if o, ok := e.t.object(n.Host, KindImage, recipe); !ok || o.State != ObjReady {
-			return false
-		}
 		v, ok := first[Volume](e.t.reader, tabVolumes, "id", key(n.Volume))
 		if !ok {
 			return false
 		}
-		if o, ok := e.t.object(v.Host, KindImage, recipe); !ok || o.State != ObjReady || o.BootOnly {
+		if o, ok := e.t.object(n.Host, KindImage, v.Recipe); !ok || o.State != ObjReady {
+			return false
+		}
+		if o, ok := e.t.object(v.Host, KindImage, v.Recipe); !ok || o.State != ObjReady || o.BootOnly {
 			return false
 		}
 	}

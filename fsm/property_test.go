@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,11 +36,8 @@ func (h *history) id() string {
 	return rapid.SampledFrom(h.made).Draw(h.rt, "id")
 }
 
-func (h *history) reserve(*rapid.T) {
-	v := h.f.View()
-	if v.FreeVLANs() == 0 {
-		return
-	}
+// draft is a command that books one reservation at random.
+func (h *history) draft() ReservationBook {
 	q := want{
 		name:  fmt.Sprintf("n%d", rapid.IntRange(0, 6).Draw(h.rt, "name")),
 		front: "a", disks: rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b"}), 1, 2).Draw(h.rt, "disks"),
@@ -50,11 +48,19 @@ func (h *history) reserve(*rapid.T) {
 		cpus:    rapid.IntRange(1, 4).Draw(h.rt, "cpus"),
 	}
 	c := h.create(q)
+	r := &c.Reservations[0]
+	r.Spec.AtEnd = h.atEnd()
+	r.Grace = r.Spec.Grace()
+	return c
+}
+
+func (h *history) reserve(*rapid.T) {
+	c := h.draft()
 	if rapid.Bool().Draw(h.rt, "keyed") {
-		c.Key, c.RequestHash = q.name, []byte(q.name)
+		c.Key, c.RequestHash = c.Reservations[0].Name, []byte(c.Reservations[0].Name)
 	}
-	if res := h.do(c); res.Err == nil && res.Reservation.ID == c.Reservation.ID {
-		h.made = append(h.made, c.Reservation.ID)
+	if res := h.do(c); res.Err == nil && res.Reservation.ID == c.Reservations[0].ID {
+		h.made = append(h.made, c.Reservations[0].ID)
 	}
 }
 
@@ -66,7 +72,9 @@ func (h *history) obey(*rapid.T) {
 	h.do(h.obedient(host))
 }
 
-// drop reports part of what an obedient host would, with states at random.
+func (h *history) allObey(*rapid.T) { h.work(2, h.hosts...) }
+
+// limp reports part of what an obedient host would, with states at random.
 func (h *history) limp(*rapid.T) {
 	rep := h.obedient(h.host())
 	states := []string{ObjWaiting, ObjWorking, ObjReady, ObjBooting, ObjPaused, ObjOff, ObjStopping, ObjFailed}
@@ -90,6 +98,7 @@ func (h *history) limp(*rapid.T) {
 func (h *history) wait(*rapid.T) {
 	h.now = h.now.Add(time.Duration(rapid.IntRange(0, 90*60).Draw(h.rt, "seconds")) * time.Second)
 	h.must(ClockAdvance{})
+	h.bind()
 }
 
 // skew has a leader whose clock is behind.
@@ -100,8 +109,21 @@ func (h *history) skew(*rapid.T) {
 	h.now = now
 }
 
-func (h *history) release(*rapid.T) { h.do(ReservationRelease{ID: h.id(), By: "op"}) }
-func (h *history) fail(*rapid.T)    { h.do(ReservationFail{ID: h.id(), Message: "no"}) }
+func (h *history) release(*rapid.T) {
+	id := h.id()
+	if r, ok := h.pick("released", any1); ok {
+		id = r.ID
+	}
+	h.do(ReservationRelease{ID: id, By: "op"})
+}
+
+func (h *history) fail(*rapid.T) {
+	id := h.id()
+	if r, ok := h.pick("fails", func(r *Reservation) bool { return r.State != api.StateWaitlisted }); ok {
+		id = r.ID
+	}
+	h.do(ReservationFail{ID: id, Message: "no"})
+}
 
 func (h *history) status(*rapid.T) {
 	h.must(HostStatusSet{h.host(), rapid.SampledFrom([]string{HostAlive, HostAlive, HostDead, HostLeft}).Draw(h.rt, "status")})
@@ -123,6 +145,9 @@ func (h *history) steps() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"reserve": h.reserve, "reserve too": h.reserve, "obey": h.obey, "obey too": h.obey, "obey again": h.obey, "obey more": h.obey,
 		"limp": h.limp, "wait": h.wait, "skew": h.skew, "release": h.release, "fail": h.fail,
+		"all obey": h.allObey, "all obey too": h.allObey, "resume too": h.resume, "park too": h.park,
+		"change": h.change, "change too": h.change, "change again": h.change, "park": h.park, "resume": h.resume,
+		"reseat": h.reseat, "hold": h.hold, "take": h.take, "enlist": h.enlist, "claim": h.claim, "series": h.series, "policy": h.policy,
 		"status": h.status, "register": h.register, "image": h.image,
 	}
 }
@@ -143,21 +168,57 @@ func TestInvariantsHoldThroughAnyHistory(t *testing.T) {
 func (h *history) recover() {
 	for _, host := range h.hosts {
 		h.must(HostStatusSet{host, HostAlive})
+		now, _ := h.f.View().Host(host)
+		now.CPUs = 8
+		h.must(HostRegister{now})
 	}
-	for _, id := range h.made {
-		if _, ok := h.f.View().Reservation(id); ok {
-			h.must(ReservationRelease{ID: id})
+	for _, img := range h.f.View().Images() {
+		if img.Digest == "" {
+			h.do(ImageAssign{Recipe: img.Recipe, Builder: "a"})
 		}
+	}
+	h.work(6, h.hosts...)
+	h.lively()
+	for _, r := range h.f.View().Reservations(ReservationFilter{}) {
+		h.must(ReservationRelease{ID: r.ID})
+	}
+	for _, x := range h.f.View().Holds() {
+		h.must(HoldRelease{x.ID})
 	}
 	h.work(4, h.hosts...)
 	v := h.f.View()
-	for _, id := range h.made {
-		if r, ok := v.Reservation(id); ok && r.Live() {
-			h.rt.Fatalf("reservation %s is still %s: %s", id, r.State, r.Message)
+	for _, r := range v.Reservations(ReservationFilter{}) {
+		h.rt.Fatalf("reservation %s is still %s: %s; %+v holds %+v; objects %+v", r.ID, r.State, r.Message, r, v.BookingsOf(r.ID),
+			list(scan[objectRow](v.reader, tabObjects, "reservation", key(r.ID))))
+	}
+	if n := len(v.Leases()) + len(v.Volumes("")) + len(v.Bookings()); n != 0 {
+		h.rt.Fatalf("%d leases, volumes and bookings are left", n)
+	}
+	for row := range scan[timelineRow](v.reader, tabTimeline, "id", nil) {
+		if len(row.parts) != 0 {
+			h.rt.Fatalf("the timeline of %s has %d steps left", row.Host, len(row.steps()))
 		}
 	}
-	if n := len(v.Leases()) + len(v.Volumes("")) + len(v.Bookings()) + len(list(scan[segment](v.reader, tabTimeline, "id", nil))); n != 0 {
-		h.rt.Fatalf("%d leases, volumes, bookings and segments are left", n)
+}
+
+// lively demands that with hosts that work everything has got on: what runs is
+// ready, who left is gone, what ended is clean.
+func (h *history) lively() {
+	v := h.f.View()
+	for _, r := range v.Reservations(ReservationFilter{}) {
+		stuck := r.State == api.StateProvisioning || r.State == api.StateEnding && r.StopAt.IsZero()
+		if r.State == api.StateReady || r.State == api.StateActive {
+			for _, n := range r.Nodes {
+				stuck = stuck || n.State != NodeReady || n.Leaving || n.Joining
+			}
+			stuck = stuck || len(r.Conditions) > 0
+		}
+		if r.State == api.StateBooked || r.State == api.StateParked {
+			stuck = stuck || slices.ContainsFunc(r.Conditions, func(c api.Condition) bool { return c.Type != condChanged })
+		}
+		if stuck {
+			h.rt.Fatalf("all hosts are well, and reservation %s is %s: %s, %+v, %+v", r.ID, r.State, r.Message, r.Conditions, r.Nodes)
+		}
 	}
 }
 
@@ -219,7 +280,7 @@ func TestTimelineIsTheSumOfItsBookings(t *testing.T) {
 				in: time.Duration(rapid.IntRange(1, 6).Draw(rt, "in")) * Turnaround,
 				so: time.Duration(rapid.IntRange(1, 6).Draw(rt, "for")) * Turnaround})
 			if w.do(c).Err == nil {
-				ids = append(ids, c.Reservation.ID)
+				ids = append(ids, c.Reservations[0].ID)
 			}
 		}
 		for _, id := range rapid.Permutation(ids).Draw(rt, "order") {

@@ -21,9 +21,11 @@ func (t *tx) settle(id string) {
 	switch {
 	case old.State == api.StateEnding:
 		e.ending()
-	case old.Placed():
+	case old.Running():
 		e.up()
-	default:
+	case old.State == api.StateParked:
+		e.storage()
+	case old.State == api.StateBooked:
 		e.resources()
 	}
 	if e.dirty {
@@ -37,6 +39,7 @@ func clone(r *Reservation) *Reservation {
 	c.Nodes = slices.Clone(r.Nodes)
 	c.Conditions = slices.Clone(r.Conditions)
 	c.Phases = slices.Clone(r.Phases)
+	c.Notices = slices.Clone(r.Notices)
 	return &c
 }
 
@@ -55,8 +58,12 @@ type edit struct {
 // up settles one that is provisioning, ready or active.
 func (e *edit) up() {
 	for i := range e.r.Nodes {
-		e.node(i, e.t.nodeState)
+		if n := &e.r.Nodes[i]; n.LeftIndex == 0 && (!n.Leaving || n.State != NodeDraining) {
+			e.node(i, e.t.nodeState)
+		}
 	}
+	e.joined()
+	e.leaving()
 	if e.r.State == api.StateProvisioning {
 		e.phases()
 		if e.allReady() {
@@ -67,7 +74,7 @@ func (e *edit) up() {
 }
 
 func (e *edit) allReady() bool {
-	return !slices.ContainsFunc(e.r.Nodes, func(n Node) bool { return n.State != NodeReady })
+	return !slices.ContainsFunc(e.r.Nodes, func(n Node) bool { return n.State != NodeReady && !n.Leaving })
 }
 
 func (e *edit) ready() {
@@ -78,6 +85,9 @@ func (e *edit) ready() {
 		if r.Phases[i].End == nil {
 			r.Phases[i].End = &t.now
 		}
+	}
+	if !r.ParkedAt.IsZero() {
+		t.rehold(r) // it is not to go back to being parked any more
 	}
 	t.event(r.ID, "", "reservation.ready", "%s is ready: %d nodes, %s after provisioning began",
 		r.Name, len(r.Nodes), t.now.Sub(r.Phases[0].Start).Round(time.Second))
@@ -133,7 +143,7 @@ func (t *tx) nodeState(r *Reservation, n *Node) (state, message string) {
 	if ok, _ := t.volumeReady(n.Volume, n.Generation); ok {
 		return NodeStarting, ""
 	}
-	if digest, why := t.imageFor(n.Volume, r.Recipes[n.Appliance]); digest == "" {
+	if digest, why := t.imageFor(n.Volume); digest == "" {
 		return NodeWaiting, why
 	}
 	v, ok := first[Volume](t.reader, tabVolumes, "id", key(n.Volume))
@@ -190,11 +200,15 @@ func (r reader) volumeReady(id string, generation uint64) (bool, string) {
 
 // imageFor returns the digest of the image that a volume is, or is to be, cloned
 // from or, while there is none, how far it is.
-func (r reader) imageFor(volume, recipe string) (digest, why string) {
-	if v, ok := first[Volume](r, tabVolumes, "id", key(volume)); ok && v.ImageDigest != "" {
+func (r reader) imageFor(volume string) (digest, why string) {
+	v, ok := first[Volume](r, tabVolumes, "id", key(volume))
+	if !ok {
+		return "", "volume " + volume + " does not exist"
+	}
+	if v.ImageDigest != "" {
 		return v.ImageDigest, ""
 	}
-	i, ok := first[Image](r, tabImages, "id", key(recipe))
+	i, ok := first[Image](r, tabImages, "id", key(v.Recipe))
 	if !ok {
 		return "", "the image is unknown"
 	}
@@ -231,6 +245,7 @@ func (e *edit) condition(kind, message string) {
 const (
 	condDegraded = "degraded"
 	condMissing  = "missing_resources"
+	condChanged  = "resources_changed"
 )
 
 // degraded looks at nodes and at the hosts of their disks. While provisioning
@@ -240,6 +255,7 @@ func (e *edit) degraded() {
 	for i := range e.r.Nodes {
 		n := &e.r.Nodes[i]
 		switch {
+		case n.Leaving || n.Joining:
 		case n.State == NodeLost:
 			bad = append(bad, n.Name+": "+n.Message)
 		case n.State != NodeReady && e.r.State != api.StateProvisioning:
@@ -274,11 +290,38 @@ func (e *edit) resources() {
 			bad = append(bad, err.Error())
 		case h.Status != HostAlive:
 			bad = append(bad, "host "+h.Name+" is "+h.Status)
-		case h.Short != "":
+		case h.Cordoned != "":
+			bad = append(bad, "host "+h.Name+" is cordoned: "+h.Cordoned)
+		case h.Short != "" && e.t.shortFor(e.r.ID, h):
 			bad = append(bad, "host "+h.Name+" "+h.Short)
 		}
 	}
 	e.condition(condMissing, fewOf(bad))
+}
+
+// shortFor is true if a host that has shrunk is overbooked at some instant at
+// which the owner holds what there is too little of.
+func (t *tx) shortFor(owner string, h *Host) bool {
+	for b := range scan[Booking](t.reader, tabBookings, "id", key(owner, h.ID)) {
+		for s := range within(t.stepsAround(h.ID, b.From.UnixNano(), b.Until.UnixNano()), max(b.From.UnixNano(), t.now.UnixNano()), b.Until.UnixNano()) {
+			if b.CPUs > 0 && s.CPUs > h.CPUs || b.MemoryBytes > 0 && s.MemoryBytes > h.MemoryBytes ||
+				b.StorageBytes > 0 && s.StorageBytes > h.StorageBytes {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// storage settles one that is parked: are its volumes' hosts still there?
+func (e *edit) storage() {
+	var bad []string
+	for i := range e.r.Nodes {
+		if why := e.t.storageDead(&e.r.Nodes[i]); why != "" {
+			bad = append(bad, why)
+		}
+	}
+	e.condition(condDegraded, fewOf(bad))
 }
 
 // fewOf joins the first few.
@@ -293,7 +336,7 @@ func fewOf(list []string) string {
 // provision turns a booked reservation to provisioning.
 func (t *tx) provision(r *Reservation) {
 	r.State, r.Message, r.Conditions = api.StateProvisioning, "", nil
-	r.Phases = []api.Phase{{Name: phaseImages, Start: t.now}, {Name: phaseNetworks, Start: t.now}}
+	r.Phases = firstPhases(t.now)
 	t.event(r.ID, "", "reservation.provisioning", "%s: provisioning %d nodes begins", r.Name, len(r.Nodes))
 	t.save(r)
 	t.touchAll(r.ID)

@@ -18,7 +18,7 @@ import (
 
 // A snapshot is lines of JSON:
 //
-//	{"Snapshot":"vcn","Format":1,"ClusterID":…,"Index":…,"Clock":…}
+//	{"Snapshot":"vcn","Format":2,"ClusterID":…,"Index":…,"Clock":…}
 //	{"Table":"state","Rows":1}      then its rows, by id; every table in fixed order
 //	…
 //	{"SHA256":"…"}                  of all bytes before this line
@@ -31,7 +31,7 @@ var ErrSnapshot = errors.New("snapshot is unusable")
 
 const (
 	snapshotName   = "vcn"
-	snapshotFormat = 1
+	snapshotFormat = 2
 	// snapshotLineBytesMax bounds one row.
 	snapshotLineBytesMax = 64 << 20
 )
@@ -82,6 +82,8 @@ var storedTables = []stored{
 	tableOf[Token](tabTokens),
 	tableOf[keyRow](tabKeys),
 	tableOf[Event](tabEvents),
+	tableOf[Series](tabSeries),
+	tableOf[Hold](tabHolds),
 }
 
 // snapshot is the state at one index, to be written while Apply goes on.
@@ -217,7 +219,7 @@ func readSnapshot(r io.Reader) (*memdb.MemDB, snapshotHeader, error) {
 			ErrSnapshot, h.Snapshot, h.Format, snapshotName, snapshotFormat)
 	}
 	db := newDB()
-	t := &tx{reader: reader{db.Txn(true)}}
+	t := &tx{reader: reader{db.Txn(true)}, index: h.Index} // who read an older state reads all timelines anew
 	defer t.txn.Abort()
 	for _, table := range storedTables {
 		if err := l.table(t, table); err != nil {
@@ -271,8 +273,12 @@ func (l *lines) table(t *tx, table stored) error {
 // derive makes the tables that snapshots leave out.
 func (t *tx) derive() {
 	for _, r := range all(scan[Reservation](t.reader, tabReservations, "live", nil)) {
-		vols := all(scan[Volume](t.reader, tabVolumes, "reservation", key(r.ID)))
-		for _, b := range bookingsOf(r, vols) {
+		for _, b := range bookingsOf(r) {
+			t.book(b)
+		}
+	}
+	for _, h := range all(scan[Hold](t.reader, tabHolds, "id", nil)) {
+		for _, b := range heldBy(h) {
 			t.book(b)
 		}
 	}

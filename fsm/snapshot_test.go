@@ -73,7 +73,7 @@ func TestDamagedSnapshotIsRefusedAndChangesNothing(t *testing.T) {
 		"cut":              good[:len(good)/2],
 		"without its end":  good[:strings.LastIndex(good[:len(good)-1], "\n")+1],
 		"one letter off":   strings.Replace(good, `"Name":"host-a"`, `"Name":"host-z"`, 1),
-		"another format":   strings.Replace(good, `"Format":1`, `"Format":2`, 1),
+		"another format":   strings.Replace(good, `"Format":2`, `"Format":3`, 1),
 		"a foreign file":   strings.Replace(good, `"Snapshot":"vcn"`, `"Snapshot":"xyz"`, 1),
 		"a row too few":    strings.Replace(good, `{"Table":"hosts","Rows":3}`, `{"Table":"hosts","Rows":2}`, 1),
 		"a table missing":  strings.Replace(good, `{"Table":"hosts"`, `{"Table":"meta"`, 1),

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-memdb"
+
+	"vcn/api"
 )
 
 // Tables. Rows are pointers to structs and are constants once stored: copy,
@@ -26,8 +28,10 @@ const (
 	tabTokens       = "tokens"       // *Token
 	tabKeys         = "keys"         // *keyRow: idempotency keys
 	tabEvents       = "events"       // *Event
+	tabSeries       = "series"       // *Series
+	tabHolds        = "holds"        // *Hold
 	tabBookings     = "bookings"     // *Booking; derived, not in snapshots
-	tabTimeline     = "timeline"     // *segment; derived, not in snapshots
+	tabTimeline     = "timeline"     // *timelineRow; derived, not in snapshots
 )
 
 // stateRow is what is not about anything in particular.
@@ -35,6 +39,10 @@ type stateRow struct {
 	Index  uint64
 	Clock  time.Time
 	Events int // rows in the table of events
+	// HostsIndex is the Raft index of the last change to any host.
+	HostsIndex uint64
+	// Notified: owners have been told of the events up to this index.
+	Notified uint64
 	// The identifiers leased last: the next search starts after them, so that
 	// one just freed is not handed out again at once.
 	LastVLAN   int
@@ -151,10 +159,15 @@ func schema() *memdb.DBSchema {
 			idx("name", reservationByName),
 			idx("live", reservationByLive),
 			idx("placed", reservationByPlaced),
+			idx("bind", reservationByBind),
+			idx("waiting", reservationByWait),
+			idx("series", reservationBySeries),
+			idx("ready", reservationByReady),
 			idx("due", reservationByDue)),
 		table(tabVolumes,
 			idx("id", func(v *Volume) []byte { return key(v.ID) }),
 			idx("host", func(v *Volume) []byte { return key(v.Host, v.ID) }),
+			idx("recipe", func(v *Volume) []byte { return key(v.Recipe, v.Reservation, v.ID) }),
 			idx("reservation", func(v *Volume) []byte { return key(v.Reservation, v.ID) })),
 		table(tabLeases,
 			idx("id", func(l *Lease) []byte { return key(l.Kind, l.Value) }),
@@ -171,14 +184,30 @@ func schema() *memdb.DBSchema {
 			idx("id", func(e *Event) []byte { return key(e.Index, e.Sub) }),
 			idx("reservation", eventByReservation)),
 		table(tabBookings,
-			idx("id", func(b *Booking) []byte { return key(b.Reservation, b.Host) }),
-			idx("host", func(b *Booking) []byte { return key(b.Host, b.Until, b.Reservation) })),
-		table(tabTimeline, idx("id", func(s *segment) []byte { return key(s.Host, s.From) })),
+			idx("id", func(b *Booking) []byte { return key(b.Owner, b.Host, b.From, b.Until) }),
+			idx("host", func(b *Booking) []byte { return key(b.Host, b.Until, b.From, b.Owner) }),
+			idx("until", func(b *Booking) []byte { return key(b.Until, b.Host, b.From, b.Owner) })),
+		table(tabTimeline,
+			idx("id", func(r *timelineRow) []byte { return key(r.Host) }),
+			idx("changed", func(r *timelineRow) []byte { return key(r.Index, r.Host) })),
+		table(tabSeries, idx("id", func(s *Series) []byte { return key(s.ID) })),
+		table(tabHolds,
+			idx("id", func(h *Hold) []byte { return key(h.ID) }),
+			idx("due", func(h *Hold) []byte { return key(h.Expires, h.ID) })),
 	} {
 		s.Tables[t.Name] = t
 	}
 	return s
 }
+
+// ids makes the id of a row of each table.
+var ids = func() map[string]memdb.SingleIndexer {
+	out := map[string]memdb.SingleIndexer{}
+	for name, t := range schema().Tables {
+		out[name] = t.Indexes["id"].Indexer.(memdb.SingleIndexer)
+	}
+	return out
+}()
 
 func objectByReservation(o *objectRow) []byte {
 	if o.Reservation == "" {
@@ -213,6 +242,37 @@ func reservationByPlaced(r *Reservation) []byte {
 		return nil
 	}
 	return key(r.ID)
+}
+
+// reservationByBind orders what is promised by when it is to be provisioned.
+func reservationByBind(r *Reservation) []byte {
+	if r.State != api.StateBooked {
+		return nil
+	}
+	return key(r.Provision, r.ID)
+}
+
+// reservationByWait is the order of the waitlist.
+func reservationByWait(r *Reservation) []byte {
+	if r.State != api.StateWaitlisted {
+		return nil
+	}
+	return key(r.Created, r.ID)
+}
+
+// reservationByReady orders what has become ready by when, to learn lead times from.
+func reservationByReady(r *Reservation) []byte {
+	if r.ReadyAt.IsZero() {
+		return nil
+	}
+	return key(r.ReadyAt, r.ID)
+}
+
+func reservationBySeries(r *Reservation) []byte {
+	if r.Series == "" {
+		return nil
+	}
+	return key(r.Series, r.Start, r.ID)
 }
 
 func reservationByDue(r *Reservation) []byte {

@@ -2,29 +2,67 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/hashicorp/go-memdb"
 )
 
-// tx is one command's transaction with its time and index.
+// tx is one command's part of a transaction, with its time and index.
 type tx struct {
 	reader
 	index     uint64
 	now       time.Time
-	state     stateRow // written at commit
-	sub       int      // events so far
+	state     stateRow // written with the batch
+	writes    []write
+	sub       int // events so far
 	eventsMax int
 	result    *Reservation
+	eased     []string // hosts of which less is booked than before
 }
 
-func (t *tx) put(table string, row any) { must(t.txn.Insert(table, row)) }
+// write is one change of a table, with what is needed to take it back.
+type write struct {
+	table    string
+	old, row any // before and after; nil: not there
+}
+
+func (t *tx) put(table string, row any) {
+	t.writes = append(t.writes, write{table, t.stored(table, row), row})
+	must(t.txn.Insert(table, row))
+	if table == tabHosts {
+		t.state.HostsIndex = t.index
+	}
+}
 
 func (t *tx) del(table string, row any) {
-	if err := t.txn.Delete(table, row); err != nil && err != memdb.ErrNotFound {
-		must(err)
+	old := t.stored(table, row)
+	if old == nil {
+		return
 	}
+	t.writes = append(t.writes, write{table, old, nil})
+	must(t.txn.Delete(table, old))
+}
+
+// stored returns the row of the same id that is there now; nil if none is.
+func (t *tx) stored(table string, row any) any {
+	_, id, err := ids[table].FromObject(row)
+	must(err)
+	old, err := t.txn.First(table, "id", id)
+	must(err)
+	return old
+}
+
+// undo takes back all writes, the last one first. The store has transactions,
+// but none within one that could be thrown away alone.
+func (t *tx) undo() {
+	for _, w := range slices.Backward(t.writes) {
+		if w.old == nil {
+			must(t.txn.Delete(w.table, w.row))
+		} else {
+			must(t.txn.Insert(w.table, w.old))
+		}
+	}
+	t.writes = nil
 }
 
 // all collects a scan, so that the table may be written while looping.
@@ -87,7 +125,9 @@ func (t *tx) touchAll(reservation string) {
 func (r reader) involved(reservation string) []string {
 	var hosts []string
 	for b := range scan[Booking](r, tabBookings, "id", key(reservation)) {
-		hosts = append(hosts, b.Host)
+		if b.Host != Identifiers && (len(hosts) == 0 || hosts[len(hosts)-1] != b.Host) {
+			hosts = append(hosts, b.Host)
+		}
 	}
 	return hosts
 }

@@ -16,7 +16,19 @@ type Meta struct {
 	Expect    int // voters to wait for before reservations are accepted
 	Formed    bool
 	Pools     Pools
+	Policy    Policy
 	Created   time.Time
+}
+
+// Policy is what the operator sets for all projects. The zero value means
+// DefaultPolicy.
+type Policy struct {
+	HoldMax   time.Duration // longest hold of offers
+	HoldsMax  int           // holds of one project at a time
+	ParkMax   time.Duration // longest parking
+	ParkBytes int64         // parked volumes of one project; 0 is unlimited
+	SeriesMax int           // dates of one series
+	WaitMax   int           // waitlisted reservations of one project
 }
 
 // Pools are the scarce identifiers the operator gives.
@@ -100,16 +112,41 @@ const (
 )
 
 // Reservation is the contract with its placement.
+//
+// Until provisioning begins it is a promise: every node has a seat (Host and
+// Storage), which shows that the promise can be kept and may be changed. Bind
+// makes it concrete: identifiers, volumes and secrets.
 type Reservation struct {
 	ID, Name, Project, Owner string
 	State                    api.State
-	// Outcome is what ending ends in: ended, failed or cancelled.
-	Outcome         api.State
-	Message         string
-	Start, End      time.Time
+	// Outcome is what ending ends in: ended, failed, cancelled or parked.
+	Outcome    api.State
+	Message    string
+	Start, End time.Time
+	Zone       string        `json:",omitempty"` // of the slot, as it was given
+	Grace      time.Duration `json:",omitempty"` // after End until nodes are stopped
+	// Provision is when provisioning begins: Start - Lead, or when it was booked if that is later.
 	Provision       time.Time
+	Lead            time.Duration // how long provisioning was expected to take
 	Created         time.Time
 	ReadyAt, Closed time.Time // zero until then
+	Bound           bool      // identifiers, volumes and secrets are given
+	Series          string    `json:",omitempty"`
+	Wait            *Wait     `json:",omitempty"` // while waitlisted
+	// Notices are shown in the cluster. Warned counts the warnings before the end that were given.
+	Notices []NoticeWork `json:",omitempty"`
+	Warned  int          `json:",omitempty"`
+	// Kept: its volumes exist although nothing runs: it is parked, or was and is
+	// booked again. ParkedAt and ParkedUntil are of the last parking, until its
+	// disks are made anew. While ParkedAt is set and ReadyAt is not, whatever goes
+	// wrong ends in its being parked again.
+	Kept                  bool      `json:",omitempty"`
+	ParkedAt, ParkedUntil time.Time // zero if never
+	// StopAt is set while ending, until it is over: users may still save their work.
+	StopAt time.Time `json:",omitzero"`
+	// FrontendStops: no worker runs any more, so that the frontend of what is to
+	// be parked may stop too. They write to its home until then.
+	FrontendStops bool `json:",omitempty"`
 	// NodesGone is set while ending, once no host holds a node any more; only
 	// then do volumes and networks go.
 	NodesGone bool
@@ -133,6 +170,46 @@ type Reservation struct {
 	Modified uint64
 }
 
+// Wait is what a waitlisted reservation waits for: a slot of Length that starts
+// within [Earliest, Latest].
+type Wait struct {
+	Earliest, Latest time.Time
+	Length           time.Duration
+	Passed           int    // how often one behind it was booked before it
+	Message          string // what is short
+}
+
+// Series is what reservations of one recurrence rule have in common.
+type Series struct {
+	ID, Name, Project, Owner string
+	Spec                     api.Spec // with its slot, rule and exceptions
+	Created                  time.Time
+}
+
+// Hold keeps the capacity of offers until one is taken or it expires. The offers
+// answer one question, so only one can be taken, and each host holds the
+// largest of them at any instant, not their sum.
+type Hold struct {
+	ID, Project, Owner string
+	Created, Expires   time.Time
+	Offers             []HeldOffer
+}
+
+// HeldOffer is one of the alternatives.
+type HeldOffer struct {
+	ID    string
+	Offer api.Offer
+	Spec  api.Spec
+	Parts []Promise
+}
+
+// Promise is one slot with seats for its nodes.
+type Promise struct {
+	Start, End, Provision time.Time
+	Lead, Grace           time.Duration
+	Nodes                 []Node
+}
+
 // User is an account with its number.
 type User struct {
 	Name  string
@@ -150,8 +227,9 @@ type Node struct {
 	CPUs        int
 	MemoryBytes int64
 	DiskBytes   int64
-	Host        string // host ID
-	Volume      string // volume ID
+	Host        string // host ID; its seat while it is only promised; empty while parked
+	Storage     string // host ID of its volume
+	Volume      string // volume ID; empty until bound
 	PrivateMAC  string
 	PrivateIP   string // address without prefix
 	PublicMAC   string // frontend only
@@ -160,6 +238,18 @@ type Node struct {
 	State       string // api.Node.State
 	Since       time.Time
 	Message     string
+	// Leaving: it is being drained, to be removed from its cluster. LeaveBy is
+	// when it goes although jobs run on it; zero: never.
+	// LeaveDue: that time is over. LeaveIndex is the Raft index at which it began
+	// to leave: what the frontend said before says nothing about its jobs now.
+	// Joining: it has not been ready yet since it was added to a running cluster.
+	Leaving    bool      `json:",omitempty"`
+	LeaveBy    time.Time `json:",omitzero"`
+	LeaveDue   bool      `json:",omitempty"`
+	LeaveIndex uint64    `json:",omitempty"`
+	Joining    bool      `json:",omitempty"`
+	// LeftIndex is the Raft index from which on it is not to run; 0 until then.
+	LeftIndex uint64 `json:",omitempty"`
 }
 
 // Volume is one disk.
@@ -236,6 +326,7 @@ const (
 	NodeStarting = "starting" // for its host to run it; also when it stopped by itself
 	NodeBooting  = "booting"
 	NodeReady    = "ready"
+	NodeDraining = "draining" // takes no new jobs, to leave its cluster
 	NodeStopping = "stopping"
 	NodeGone     = "gone"
 	NodeLost     = "lost" // its host is dead, or has not reported since it came back
@@ -247,7 +338,7 @@ const (
 )
 
 // Live is true until the reservation has reached ended, failed or cancelled.
-// A live reservation holds its name, its leases and its share of hosts.
+// A live reservation holds its name, and its share of hosts.
 func (r *Reservation) Live() bool {
 	switch r.State {
 	case api.StateEnded, api.StateFailed, api.StateCancelled:
@@ -257,23 +348,31 @@ func (r *Reservation) Live() bool {
 }
 
 // Placed is true while hosts have, or may have, something of it.
-func (r *Reservation) Placed() bool {
+func (r *Reservation) Placed() bool { return r.Running() || r.State == api.StateEnding || r.Kept }
+
+// Running is true while its nodes are to run.
+func (r *Reservation) Running() bool {
 	switch r.State {
-	case api.StateProvisioning, api.StateReady, api.StateActive, api.StateEnding:
+	case api.StateProvisioning, api.StateReady, api.StateActive:
 		return true
 	}
 	return false
 }
 
-// Booking is what a reservation holds of one host in [From, Until), which is
-// [Provision, End+Turnaround). Placement admits against these.
+// Identifiers is the pseudo host on which every cluster books one: what there
+// is of VLANs, subnets and public addresses bounds how many exist at once.
+const Identifiers = "*"
+
+// Booking is what a reservation or a hold keeps of one host in [From, Until).
+// Placement admits against these.
 type Booking struct {
 	Host         string
-	Reservation  string
+	Owner        string // id of a reservation or a hold
 	From, Until  time.Time
-	CPUs         int
-	MemoryBytes  int64
-	StorageBytes int64
+	CPUs         int   `json:",omitempty"`
+	MemoryBytes  int64 `json:",omitempty"`
+	StorageBytes int64 `json:",omitempty"`
+	Clusters     int   `json:",omitempty"` // on Identifiers only
 }
 
 // Event is something that happened.

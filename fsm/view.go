@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"time"
-
-	"vcn/api"
 )
 
 // View is the state at one index. It is immutable and safe for concurrent use.
@@ -233,12 +231,132 @@ func (v *View) BookingsOf(reservation string) []Booking {
 	return list(scan[Booking](v.reader, tabBookings, "id", key(reservation)))
 }
 
+// Overruns returns what is still held past its time, because hosts are not clean
+// yet, by host.
+func (v *View) Overruns() []Booking {
+	return list(upTo(scan[Booking](v.reader, tabBookings, "until", nil), func(b *Booking) bool { return !b.Until.After(v.st.Clock) }))
+}
+
+// Steps returns what is booked of a host, or of Identifiers, over time. What it
+// returns is never written to.
+func (v *View) Steps(host string) []Step { return v.steps(host) }
+
+// StepsAround returns the steps of a host that matter within [from, until), and
+// perhaps a few more: the first one may lie before from. It does not copy what
+// is booked at other times, as Steps does for a long timeline.
+func (v *View) StepsAround(host string, from, until time.Time) []Step {
+	return v.stepsAround(host, from.UnixNano(), until.UnixNano())
+}
+
+// ChangedSteps yields the hosts whose bookings changed after a Raft index, with
+// all their steps.
+func (v *View) ChangedSteps(after uint64) func(func(host string, steps []Step) bool) {
+	return func(yield func(string, []Step) bool) {
+		for row := range from[timelineRow](v.reader, tabTimeline, "changed", key(after+1)) {
+			if !yield(row.Host, row.steps()) {
+				return
+			}
+		}
+	}
+}
+
+// ToBind returns promises by when they are to be provisioned: those due by the
+// time given, at most limit.
+func (v *View) ToBind(by time.Time, limit int) []Reservation {
+	var out []Reservation
+	for r := range scan[Reservation](v.reader, tabReservations, "bind", nil) {
+		if r.Provision.After(by) || len(out) >= limit {
+			break
+		}
+		out = append(out, *r)
+	}
+	return out
+}
+
+// NextBind is when the next promise is to be provisioned, after a time.
+func (v *View) NextBind(after time.Time) (time.Time, bool) {
+	for r := range from[Reservation](v.reader, tabReservations, "bind", key(after.Add(1))) {
+		return r.Provision, true
+	}
+	return time.Time{}, false
+}
+
+// Waitlist returns the waitlisted reservations, first come first.
+func (v *View) Waitlist() []Reservation {
+	return list(scan[Reservation](v.reader, tabReservations, "waiting", nil))
+}
+
+// OfSeries returns the reservations of a series by start, those that are over too.
+func (v *View) OfSeries(id string) []Reservation {
+	return list(scan[Reservation](v.reader, tabReservations, "series", key(id)))
+}
+
+// AllSeries returns all series by id; Series one of them.
+func (v *View) AllSeries() []Series { return list(scan[Series](v.reader, tabSeries, "id", nil)) }
+
+// Series returns one series by id.
+func (v *View) Series(id string) (Series, bool) { return get[Series](v.reader, tabSeries, key(id)) }
+
+// Holds returns the holds by id.
+func (v *View) Holds() []Hold { return list(scan[Hold](v.reader, tabHolds, "id", nil)) }
+
+// OfferByID finds a held offer and its hold.
+func (v *View) OfferByID(id string) (Hold, HeldOffer, bool) {
+	for h := range scan[Hold](v.reader, tabHolds, "id", nil) {
+		for _, o := range h.Offers {
+			if o.ID == id {
+				return *h, o, true
+			}
+		}
+	}
+	return Hold{}, HeldOffer{}, false
+}
+
+// BookingsOn returns what is booked of a host at some instant of [from, until).
+func (v *View) BookingsOn(host string, start, until time.Time) []Booking {
+	var out []Booking
+	for b := range from[Booking](v.reader, tabBookings, "host", key(host, start.Add(1))) {
+		if b.Host != host {
+			break
+		}
+		if b.From.Before(until) {
+			out = append(out, *b)
+		}
+	}
+	return out
+}
+
+// OwnersOn returns the ids of the reservations and holds that have a share of the host.
+func (v *View) OwnersOn(host string) []string {
+	var out []string
+	for b := range scan[Booking](v.reader, tabBookings, "host", key(host)) {
+		out = append(out, b.Owner)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// HostsIndex is the Raft index of the last change to any host.
+func (v *View) HostsIndex() uint64 { return v.st.HostsIndex }
+
+// LastReady returns those that became ready last, the newest first, at most limit.
+func (v *View) LastReady(limit int) []Reservation {
+	it, err := v.txn.GetReverse(tabReservations, "ready_prefix", []byte(nil))
+	must(err)
+	var out []Reservation
+	for raw := it.Next(); raw != nil && len(out) < limit; raw = it.Next() {
+		out = append(out, *raw.(*Reservation))
+	}
+	return out
+}
+
+// Notified is the index up to which owners have been told of events.
+func (v *View) Notified() uint64 { return v.st.Notified }
+
 // Used returns what of the host is held at the state's clock.
-func (v *View) Used(host string) Booking {
-	s := v.segmentAt(host, v.st.Clock)
-	o := v.overrun(host, v.st.Clock)
-	return Booking{Host: host, CPUs: s.CPUs + o.CPUs, MemoryBytes: s.MemoryBytes + o.MemoryBytes,
-		StorageBytes: s.StorageBytes + o.StorageBytes}
+func (v *View) Used(host string) Amounts {
+	now := v.st.Clock.UnixNano()
+	return at(v.stepsAround(host, now, now), now).plus(v.overrun(host, v.st.Clock))
 }
 
 // NextDeadline returns when the next ClockAdvance is due; false if nothing
@@ -255,6 +373,10 @@ func (v *View) NextDeadline() (time.Time, bool) {
 		sooner(d)
 		break
 	}
+	for h := range scan[Hold](v.reader, tabHolds, "due", nil) {
+		sooner(h.Expires)
+		break
+	}
 	for k := range scan[keyRow](v.reader, tabKeys, "due", nil) {
 		sooner(k.Expires)
 		break
@@ -264,21 +386,4 @@ func (v *View) NextDeadline() (time.Time, bool) {
 		break
 	}
 	return at, !at.IsZero()
-}
-
-// due is when time will next change the reservation.
-func due(r *Reservation) (time.Time, bool) {
-	switch r.State {
-	case api.StateWaitlisted:
-		return r.End, true
-	case api.StateBooked:
-		return r.Provision, true
-	case api.StateReady:
-		return r.Start, true
-	case api.StateProvisioning, api.StateActive:
-		return r.End, true
-	case api.StateEnding:
-		return time.Time{}, false
-	}
-	return r.Closed.Add(ClosedLife), true
 }

@@ -4,38 +4,48 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"vcn/api"
 )
 
 func TestIdentifiersRestBeforeTheyAreUsedAgain(t *testing.T) {
 	w := formed(t)
-	q := want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, in: time.Hour, so: time.Hour}
+	q := want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, so: time.Hour}
 	seen := map[int]bool{}
 	for i := range 20 {
-		c := w.create(q)
-		if seen[c.Reservation.VLAN] {
-			t.Fatalf("VLAN %d again after %d of 20", c.Reservation.VLAN, i)
+		r := w.must(w.create(q)).Reservation
+		if seen[r.VLAN] {
+			t.Fatalf("VLAN %d again after %d of 20", r.VLAN, i)
 		}
-		seen[c.Reservation.VLAN] = true
-		w.must(c)
-		w.must(ReservationRelease{ID: c.Reservation.ID})
+		seen[r.VLAN] = true
+		w.must(ReservationRelease{ID: r.ID})
+		w.work(2, "a", "b")
 	}
-	if vlan, err := w.f.View().AllocVLAN(); err != nil || vlan != 100 {
-		t.Fatalf("after the last comes the first: %d, %v", vlan, err)
+	if r := w.must(w.create(q)).Reservation; r.VLAN != 100 {
+		t.Fatalf("after the last comes the first: %d", r.VLAN)
 	}
 }
 
-func TestEmptyPoolSaysSo(t *testing.T) {
-	w := formed(t)
-	w.check = false
-	for i := range 20 {
-		w.must(w.create(want{name: string(rune('a' + i)), front: "a", workers: []string{"b"}, disks: []string{"b"},
-			in: time.Duration(i+1) * 2 * time.Hour, so: time.Hour}))
+func TestNoMoreClustersArePromisedForAnInstantThanThereAreIdentifiers(t *testing.T) {
+	w := newWorld(t)
+	init := sampleInit()
+	init.Meta.Pools.VLANLast = init.Meta.Pools.VLANFirst + 1
+	w.must(init)
+	w.must(Formed{})
+	w.must(HostRegister{testHost("a", api.ClassGateway, api.ClassCompute, api.ClassStorage)})
+	q := want{front: "a", workers: []string{"a"}, disks: []string{"a"}, in: time.Hour, so: time.Hour}
+	for _, q.name = range []string{"one", "two"} {
+		w.must(w.create(q))
 	}
-	if _, err := w.f.View().AllocVLAN(); !errors.Is(err, ErrPoolEmpty) {
-		t.Fatalf("error %v", err)
+	q.name = "three"
+	if res := w.do(w.create(q)); !errors.Is(res.Err, ErrNoCapacity) || !strings.Contains(res.Err.Error(), "pool of identifiers") {
+		t.Fatalf("error %v", res.Err)
 	}
+	q.in += q.so + Turnaround
+	w.must(w.create(q))
 }
 
 func TestEventsAreBoundedAndPagedWithoutGaps(t *testing.T) {
@@ -44,7 +54,7 @@ func TestEventsAreBoundedAndPagedWithoutGaps(t *testing.T) {
 	for range 10 {
 		c := w.create(want{name: "lab", front: "a", workers: []string{"b"}, disks: []string{"b"}, in: time.Hour, so: time.Hour})
 		w.must(c)
-		w.must(ReservationRelease{ID: c.Reservation.ID})
+		w.must(ReservationRelease{ID: c.Reservations[0].ID})
 		w.must(HostStatusSet{"c", HostDead})
 		w.must(HostStatusSet{"c", HostAlive})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -102,6 +103,9 @@ func (w *world) verify(old *View, c Command, res Result) {
 	if err := CheckInvariants(v); err != nil {
 		w.t.Fatalf("after %T at index %d (%v): %v", c, res.Index, res.Err, err)
 	}
+	if err := checkTransition(old, v, c); err != nil {
+		w.t.Fatalf("%T at index %d (%v): %v", c, res.Index, res.Err, err)
+	}
 	if !v.Clock().After(old.Clock()) || v.Index() != res.Index {
 		w.t.Fatalf("after %T: clock %s → %s, index %d of %d", c, old.Clock(), v.Clock(), v.Index(), res.Index)
 	}
@@ -149,6 +153,7 @@ func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	w.now = w.now.Add(d)
 	w.must(ClockAdvance{})
+	w.bind()
 }
 
 // want describes a reservation for create.
@@ -159,51 +164,71 @@ type want struct {
 	disks        []string // storage hosts, used in turn
 	in, lead, so time.Duration
 	cpus         int
+	grace        time.Duration
+	atEnd        string
+	warn         []string
 }
 
 // create makes the command a leader would make of what was placed by hand.
-func (w *world) create(q want) ReservationCreate {
+func (w *world) create(q want) ReservationBook {
 	w.t.Helper()
-	v := w.f.View()
 	w.serial++
 	id := "r" + strconv.Itoa(w.serial)
-	vlan, err1 := v.AllocVLAN()
-	subnet, err2 := v.AllocSubnet()
-	public, err3 := v.AllocPublic()
-	macs, err4 := v.AllocMACs(len(q.workers) + 2)
-	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
-		w.t.Fatalf("choose identifiers: %v %v %v %v", err1, err2, err3, err4)
-	}
 	start := w.now.Add(q.in)
 	r := Reservation{
-		ID: id, Name: q.name, Project: "studio", Owner: "op", Provision: start.Add(-q.lead), Start: start, End: start.Add(q.so),
-		VLAN: vlan, Subnet: subnet, Rolls: []string{"base@1"}, Users: []User{{Name: "alice", UID: 2000}},
-		Recipes: map[string]string{"frontend": "rec-f", "worker": "rec-w"}, Secrets: map[string][]byte{"munge/key": []byte("s")},
-		Spec: api.Spec{Name: q.name, Project: "studio"},
+		ID: id, Name: q.name, Project: "studio", Owner: "op", Provision: start.Add(-q.lead), Lead: q.lead, Start: start, End: start.Add(q.so),
+		Grace: q.grace, Rolls: []string{"base@1"}, Users: []User{{Name: "alice", UID: 2000}},
+		Recipes: map[string]string{"frontend": "rec-f", "worker": "rec-w"},
+		Spec:    api.Spec{Name: q.name, Project: "studio", AtEnd: &api.AtEnd{Action: q.atEnd, ParkFor: "30d", Warn: q.warn}},
 	}
-	c := ReservationCreate{Images: []ImageWant{
+	c := ReservationBook{Images: []ImageWant{
 		{Recipe: "rec-f", Appliance: "frontend", Rolls: r.Rolls, Builder: "a"},
 		{Recipe: "rec-w", Appliance: "worker", Rolls: r.Rolls, Builder: "a"},
 	}}
 	for i, host := range append([]string{q.front}, q.workers...) {
-		n := Node{Name: "frontend", Role: api.RoleFrontend, Appliance: "frontend", CPUs: max(1, q.cpus), MemoryBytes: gib,
-			DiskBytes: 4 * gib, Host: host, PrivateMAC: macs[i], PrivateIP: subnet[:len(subnet)-4] + strconv.Itoa(i+1), Generation: 1}
-		if i == 0 {
-			n.PublicIP, n.PublicMAC = public, macs[len(macs)-1]
-		} else {
-			n.Name, n.Role, n.Group, n.Appliance = fmt.Sprintf("compute-%d", i-1), api.RoleWorker, "compute", "worker"
-		}
-		n.Volume = id + "-" + n.Name
-		c.Volumes = append(c.Volumes, Volume{ID: n.Volume, Reservation: id, Node: n.Name, Host: q.disks[i%len(q.disks)],
-			SizeBytes: n.DiskBytes, Recipe: r.Recipes[n.Appliance], Generation: 1, User: "u", Secret: "0123456789abcdef"})
-		r.Nodes = append(r.Nodes, n)
+		r.Nodes = append(r.Nodes, testNode(i, host, q.disks[i%len(q.disks)], max(1, q.cpus)))
 	}
-	c.Reservation, c.Leases = r, LeasesOf(r)
+	c.Reservations = []Reservation{r}
+	if !r.Provision.After(w.now) {
+		b := binding(&r)
+		c.Bind = &b
+	}
 	return c
 }
 
+// testNode is the i-th node of a cluster: the frontend, compute-0, ...
+func testNode(i int, host, storage string, cpus int) Node {
+	n := Node{Name: "frontend", Role: api.RoleFrontend, Appliance: "frontend", CPUs: cpus, MemoryBytes: gib,
+		DiskBytes: 4 * gib, Host: host, Storage: storage, Generation: 1}
+	if i > 0 {
+		n.Name, n.Role, n.Group, n.Appliance = fmt.Sprintf("compute-%d", i-1), api.RoleWorker, "compute", "worker"
+	}
+	return n
+}
+
+// binding is what a leader makes at random, without chance.
+func binding(r *Reservation) Binding {
+	b := Binding{Secrets: map[string][]byte{"munge/key": []byte("s")}}
+	for _, n := range r.Nodes {
+		id := n.Volume
+		if id == "" {
+			id = fmt.Sprintf("%s-%s-%d", r.ID, n.Name, n.Generation+r.Modified)
+		}
+		b.Volumes = append(b.Volumes, Volume{ID: id, Reservation: r.ID, Node: n.Name, User: "u", Secret: "0123456789abcdef"})
+	}
+	return b
+}
+
+// bind begins the provisioning of what is due, as a leader does.
+func (w *world) bind() {
+	w.t.Helper()
+	for _, r := range w.f.View().ToBind(w.now, 100) {
+		w.do(ReservationBind{ID: r.ID, Modified: r.Modified, Binding: binding(&r)})
+	}
+}
+
 // lab is a reservation over all three hosts, starting now.
-func (w *world) lab(name string) ReservationCreate {
+func (w *world) lab(name string) ReservationBook {
 	return w.create(want{name: name, front: "a", workers: []string{"b", "c"}, disks: []string{"a", "b"}, so: 8 * time.Hour})
 }
 
@@ -246,9 +271,14 @@ func (w *world) obedient(host string) HostReport {
 		}
 	}
 	for _, n := range a.Nodes {
-		if n.Run {
+		if n.Run && !n.Stop {
 			rep.Objects = append(rep.Objects, Object{Kind: KindNode, ID: nodeID(n.Reservation, n.Node),
 				Reservation: n.Reservation, Node: n.Node, Generation: n.Generation, State: ObjReady})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(a.Clusters)) {
+		for _, d := range a.Clusters[id].Drain {
+			rep.Objects = append(rep.Objects, Object{Kind: KindDrain, ID: nodeID(id, d.Node), Reservation: id, Node: d.Node, State: ObjReady})
 		}
 	}
 	return rep

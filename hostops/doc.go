@@ -1,7 +1,7 @@
 // Package hostops says what vcn does to a physical host, as narrow interfaces:
-// domains (virtual machines), networks, volumes, targets (iSCSI exports),
-// initiators (exports of other hosts attached here), images and facts. Real
-// drivers are in the sub-packages; hostops/fake is a stateful fake host with
+// domains (virtual machines), guests (commands inside them), networks, volumes,
+// targets (iSCSI exports), initiators (exports of other hosts attached here),
+// images and facts. Real drivers are in the sub-packages; hostops/fake is a stateful fake host with
 // faults and delays; hostops/hosttest is the one conformance suite that both
 // must pass.
 //

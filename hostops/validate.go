@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -157,6 +158,34 @@ func (s VolumeSpec) Validate() error {
 	}
 	if s.Image != "" && !imagePattern.MatchString(s.Image) {
 		return fmt.Errorf("volume %s: image %q: want 1-64 of a-z 0-9 '-': %w", s.ID, s.Image, ErrInvalid)
+	}
+	return nil
+}
+
+// Limits of a command in a guest.
+const (
+	guestArgsMax      = 4096
+	guestArgsBytesMax = 48 << 10
+)
+
+// Validate reports why no guest could run it, as ErrInvalid.
+func (c GuestCommand) Validate() error {
+	bad := func(why string) error { return fmt.Errorf("%w: command: %s", ErrInvalid, why) }
+	if len(c.Args) == 0 || !filepath.IsAbs(c.Args[0]) {
+		return bad("the first argument is no absolute path")
+	}
+	size := 0
+	for _, a := range c.Args {
+		if strings.ContainsRune(a, 0) || !utf8.ValidString(a) {
+			return bad("an argument is no text")
+		}
+		size += len(a) + 1
+	}
+	if len(c.Args) > guestArgsMax || size > guestArgsBytesMax {
+		return bad(fmt.Sprintf("%d arguments of %d bytes, at most %d of %d", len(c.Args), size, guestArgsMax, guestArgsBytesMax))
+	}
+	if len(c.Stdin) > GuestBytesMax {
+		return bad(fmt.Sprintf("%d bytes of input, at most %d", len(c.Stdin), GuestBytesMax))
 	}
 	return nil
 }

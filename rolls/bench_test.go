@@ -6,7 +6,7 @@ import (
 )
 
 // bigCluster is n workers and ten users on the built-in rolls.
-func bigCluster(b *testing.B, n int) (Cluster, Recipe, Manifest) {
+func bigCluster(b testing.TB, n int) (Cluster, Recipe, Manifest) {
 	c, err := Builtin()
 	if err != nil {
 		b.Fatal(err)

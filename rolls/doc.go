@@ -10,6 +10,7 @@
 //	names ──Catalog.Resolve──▶ Recipe{appliance, rolls} ──(hostops/images)──▶ image + Manifest
 //	recipes + nodes + users ──MakeSecrets──▶ Secrets
 //	Cluster (with Secrets) + node + Recipe + Manifest ──Render──▶ seed tar ──SeedISO──▶ seed ISO
+//	                                                 └─RenderLive─▶ live tar ─(guest agent)─▶ running node
 //
 // # The seed
 //
@@ -43,9 +44,15 @@
 // (hostname, hosts, machine-id, ssh keys, resolv.conf, fstab, …) is a seed file
 // of a roll, mostly of base.
 //
+// # The live part
+//
+// RenderLive's tar is what of the seed follows the cluster while the node runs: the
+// live files, and etc/vcn/reload.d/NN-roll, run in order when a live file has
+// changed. /usr/lib/vcn/live of roll base applies it in the node.
+//
 // # Templates
 //
-// Seed sources and Ready commands are text/template; an unknown field or key is
+// Seed sources, ready and reload commands are text/template; an unknown field or key is
 // an error. Data: .Cluster (ID, Name, Project, Subnet), .Node, .Frontend,
 // .Workers, .Nodes ([]Node), .Users ([]User), and with forEach: user, .User.
 // Functions: see docs/rolls.md, and funcs.go.
@@ -63,6 +70,11 @@
 //     someone needs them.
 //   - Two rolls that write one path, or enable and mask one unit, are refused when
 //     resolved, not settled by order: the loser would be silently broken.
+//   - All reload commands run when any live file has changed: almost everything
+//     stands on base's /etc/hosts. Rejected: only those of the roll whose file it
+//     was, which would leave a scheduler with the addresses of yesterday.
+//   - slurm.conf holds names and no address. A cluster that comes back elsewhere
+//     then has the same one, and its owner's changes to it stay.
 //   - A recipe's digest covers whole rolls (also seeds): a few needless image builds
 //     against ever running a seed on an image that was not made for it.
 //   - The seed's ISO is staged in a private temporary directory (0700) by the

@@ -78,6 +78,35 @@ func Render(c Cluster, node string, r Recipe, m Manifest) ([]byte, error) {
 	return b, nil
 }
 
+// RenderLive makes the part of a node's seed that is rewritten while the node
+// runs, as a tar like Render's: the recipe's live files, and as
+// etc/vcn/reload.d/NN-roll, a shell script with mode 0755, what each roll wants
+// done after that. The same arguments give the same bytes; its files are those of
+// Render, byte for byte. Errors are Render's.
+func RenderLive(c Cluster, node string, r Recipe, m Manifest) ([]byte, error) {
+	fail := func(err error) ([]byte, error) { return nil, fmt.Errorf("render live files of %s: %w", node, err) }
+	x, err := newRenderer(c, node, r, m)
+	if err != nil {
+		return fail(err)
+	}
+	for _, f := range r.Seed() {
+		if !f.Live {
+			continue
+		}
+		if err := x.seedFile(f); err != nil {
+			return fail(fmt.Errorf("roll %s: %s: %w", f.Roll.Name, f.Path, err))
+		}
+	}
+	if err := x.commands("reload", r.Reload()); err != nil {
+		return fail(err)
+	}
+	b, err := x.tar()
+	if err != nil {
+		return fail(err)
+	}
+	return b, nil
+}
+
 func newRenderer(c Cluster, node string, r Recipe, m Manifest) (*renderer, error) {
 	if err := c.check(m); err != nil {
 		return nil, err
@@ -228,7 +257,7 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// scripts adds first-run scripts and one ready script per roll.
+// scripts adds first-run scripts and ready scripts.
 func (x *renderer) scripts() error {
 	place := map[*Roll]int{}
 	for i, r := range x.recipe.Rolls {
@@ -239,23 +268,30 @@ func (x *renderer) scripts() error {
 		name := fmt.Sprintf("etc/vcn/firstrun.d/%02d-%s-%02d-%s", place[s.Roll], s.Roll.Name, i, strings.ReplaceAll(s.Name, "/", "-"))
 		x.entries = append(x.entries, entry{name: name, mode: 0o755, data: s.Content, from: s.Roll.Name})
 	}
+	return x.commands("ready", x.recipe.Ready())
+}
+
+// commands adds one script per roll of its commands of a kind, ready or reload,
+// as etc/vcn/KIND.d/NN-roll.
+func (x *renderer) commands(kind string, all []Entry) error {
+	purpose := map[string]string{"ready": "ready when this succeeds", "reload": "run after live files have changed"}[kind]
 	for i, roll := range x.recipe.Rolls {
 		var b bytes.Buffer
-		for _, c := range x.recipe.Ready() {
+		for _, c := range all {
 			if c.Roll != roll {
 				continue
 			}
-			cmd, err := x.execute(roll, "ready", c.Name, nil)
+			cmd, err := x.execute(roll, kind, c.Name, nil)
 			if err != nil {
-				return fmt.Errorf("roll %s: ready: %w", roll.Name, err)
+				return fmt.Errorf("roll %s: %s: %w", roll.Name, kind, err)
 			}
 			// A subshell on lines of its own: a comment or an "&&" in the
 			// command cannot swallow the test.
 			fmt.Fprintf(&b, "(\n%s\n) || exit 1\n", strings.TrimSpace(string(cmd)))
 		}
 		if b.Len() > 0 {
-			data := append([]byte("#!/bin/sh\n# ready when this succeeds: roll "+roll.ID()+"\n"), b.Bytes()...)
-			x.entries = append(x.entries, entry{name: fmt.Sprintf("etc/vcn/ready.d/%02d-%s", i, roll.Name), mode: 0o755, data: data, from: roll.Name})
+			data := append([]byte("#!/bin/sh\n# "+purpose+": roll "+roll.ID()+"\n"), b.Bytes()...)
+			x.entries = append(x.entries, entry{name: fmt.Sprintf("etc/vcn/%s.d/%02d-%s", kind, i, roll.Name), mode: 0o755, data: data, from: roll.Name})
 		}
 	}
 	return nil

@@ -29,6 +29,9 @@ type Apply struct {
 	// Ready commands (templates, run by sh) must all succeed in the guest, tried
 	// again and again, before the node may call itself ready.
 	Ready []string `json:"ready,omitempty"`
+	// Reload commands (templates, run by sh) run in the guest, in order, after one
+	// or more of its live files have changed. Running twice must not harm.
+	Reload []string `json:"reload,omitempty"`
 }
 
 // FileSpec is one file in an image or a seed. Exactly one of Source, Secret and
@@ -47,6 +50,9 @@ type FileSpec struct {
 	// cluster. Path and Owner may then hold {{.User.Name}}, and templates see .User.
 	ForEach string `json:"forEach,omitempty"`
 	When    string `json:"when,omitempty"` // "", "always" (each boot the seed is new); reserved
+	// Live, in seeds only and not for directories: it is rewritten in running
+	// nodes when the cluster changes.
+	Live bool `json:"live,omitempty"`
 }
 
 // SecretSpec is something random that the leader makes once per cluster, and

@@ -149,9 +149,11 @@ func (c *checker) apply(field string, a Apply) {
 	each("disable", a.Disable, reUnit.MatchString, "a systemd unit with its suffix, such as cron.service")
 	each("scripts", a.Scripts, source, wantSource)
 	each("firstRun", a.FirstRun, source, wantSource)
-	each("ready", a.Ready, func(s string) bool {
-		return strings.TrimSpace(s) != "" && c.template(field+".ready", s, false)
-	}, "a shell command that is a valid template")
+	command := func(name string) func(string) bool {
+		return func(s string) bool { return strings.TrimSpace(s) != "" && c.template(field+"."+name, s, false) }
+	}
+	each("ready", a.Ready, command("ready"), "a shell command that is a valid template")
+	each("reload", a.Reload, command("reload"), "a shell command that is a valid template")
 	for i, u := range a.Enable {
 		if slices.Contains(a.Disable, u) {
 			c.bad(fmt.Sprintf("%s.enable[%d]", field, i), u, "a unit that is not also in disable")
@@ -201,6 +203,9 @@ func (c *checker) file(at string, f FileSpec, seed bool) {
 	}
 	if f.When != "" && f.When != "always" {
 		c.bad(at+"when", f.When, "nothing, or always")
+	}
+	if f.Live && (!seed || f.Dir) {
+		c.bad(at+"live", "true", "nothing: only files of a seed are rewritten in running nodes")
 	}
 	c.origin(at, f, seed)
 	if !seed && f.ForEach != "" {
@@ -298,7 +303,12 @@ func reserved(p string) bool {
 	case "/etc/vcn/node.json", "/etc/vcn/net", "/etc/vcn/accounts", "/etc/vcn/admins", "/etc/vcn":
 		return true
 	}
-	return strings.HasPrefix(p+"/", "/etc/vcn/ready.d/") || strings.HasPrefix(p+"/", "/etc/vcn/firstrun.d/")
+	for _, dir := range []string{"ready.d", "firstrun.d", "reload.d"} {
+		if strings.HasPrefix(p+"/", "/etc/vcn/"+dir+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // splitRef splits name or name@version.

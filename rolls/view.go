@@ -129,10 +129,16 @@ func (r Recipe) scripts(list func(Apply) []string) []Script {
 }
 
 // Ready returns the readiness commands (templates), in order.
-func (r Recipe) Ready() []Entry {
+func (r Recipe) Ready() []Entry { return r.commands(func(a Apply) []string { return a.Ready }) }
+
+// Reload returns the commands to run after live files have changed (templates),
+// in order.
+func (r Recipe) Reload() []Entry { return r.commands(func(a Apply) []string { return a.Reload }) }
+
+func (r Recipe) commands(list func(Apply) []string) []Entry {
 	var es []Entry
 	r.each(func(roll *Roll, a Apply) {
-		for _, c := range a.Ready {
+		for _, c := range list(a) {
 			es = append(es, Entry{roll, c})
 		}
 	})

@@ -113,6 +113,9 @@ func New(cfg Config) (*Client, error) {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Current is the address of the host that answered last, or of the first.
+func (c *Client) Current() string { return c.hosts[c.current.Load()] }
+
 // Hosts is the addresses in use, in their given order.
 func (c *Client) Hosts() []string { return append([]string(nil), c.hosts...) }
 

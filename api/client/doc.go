@@ -25,6 +25,11 @@
 // lost is repeated without harm. A POST that the server may not remember (a
 // token) is repeated only if it cannot have been taken: no connection, or 503.
 //
+// A change by how much longer or shorter is relative to what there is, and a
+// question for offers may leave a hold that stands in the way of its own
+// repetition: both carry a key, but are treated as the token is. Other changes
+// made twice are the same as made once, and are repeated.
+//
 // Proxies of the environment are not used: hosts are dialled directly. Redirects
 // are not followed, so that a token never leaves the pinned cluster.
 //

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -37,11 +38,9 @@ func asConnectError(ctx context.Context, host string, err error) error {
 
 // trimURL takes off net/http's repetition of method and address.
 func trimURL(err error) error {
-	var wrapped interface{ Unwrap() error }
-	if strings.HasPrefix(err.Error(), "Get ") || strings.HasPrefix(err.Error(), "Post ") || strings.HasPrefix(err.Error(), "Delete ") {
-		if errors.As(err, &wrapped) && wrapped.Unwrap() != nil {
-			return wrapped.Unwrap()
-		}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) && wrapped.Err != nil {
+		return wrapped.Err
 	}
 	return err
 }

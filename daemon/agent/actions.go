@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"vcn/fsm"
 	"vcn/hostops"
@@ -224,6 +225,19 @@ func nodeDisk(n fsm.NodeWork, local hostops.Volume, host string) (hostops.Disk, 
 		Portal: portal, IQN: hostops.TargetIQN(n.Volume), LUN: 1,
 		Initiator: hostops.InitiatorIQN(host), User: n.User, Secret: n.Secret,
 	}}, nil
+}
+
+// stopGrace is how long a node may take to power off: to end its jobs, write
+// what it holds and unmount.
+const stopGrace = 60 * time.Second
+
+func stopNode(reservation, node string) runFunc {
+	return func(ctx context.Context, a *Agent, p func(string)) error {
+		if err := a.cfg.Domains.Stop(ctx, reservation, node, stopGrace); err != nil {
+			return fmt.Errorf("stop node %s: %w", node, err)
+		}
+		return removeNode(reservation, node)(ctx, a, p)
+	}
 }
 
 func removeNode(reservation, node string) runFunc {

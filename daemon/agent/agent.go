@@ -53,29 +53,54 @@ type Config struct {
 	// each node's hypervisor.
 	Initiators hostops.Initiators
 	Images     hostops.Images
-	Log        *slog.Logger
+	// Guests runs commands in nodes; without it running nodes are never changed,
+	// and no worker is ever known to be drained.
+	Guests hostops.Guests
+	Log    *slog.Logger
 	// OnImages is called when the list of whole images here may have changed.
 	OnImages func(digests []string)
 }
 
 // Limits of the agent.
 const (
-	stepsRunningMax = 8                // short steps at once on one host
-	longRunningMax  = 4                // long ones, which wait for disks and networks
-	resyncEvery     = 15 * time.Second // full look without any event
-	retryFirst      = 500 * time.Millisecond
-	retryMax        = 30 * time.Second
-	reportTimeout   = 10 * time.Second
-	observeTimeMax  = time.Minute      // a driver that hangs must not freeze the host
-	stepTimeMax     = 5 * time.Minute  // one step that makes or removes a thing
-	longStepTimeMax = 60 * time.Minute // one that moves or builds an image, or clones a volume
-
+	resyncEvery    = 15 * time.Second // full look without any event
+	retryFirst     = 500 * time.Millisecond
+	retryMax       = 30 * time.Second
+	reportTimeout  = 10 * time.Second
+	observeTimeMax = time.Minute // a driver that hangs must not freeze the host
 	// blindAfter is how long a host that cannot be observed may hope.
 	blindAfter = 2 * time.Minute
 
 	assignmentRetryMax = 5 * time.Second
 	reportGapMin       = 50 * time.Millisecond // bounds the log entries a busy host makes
 )
+
+// pool names steps that share slots: what waits for one kind of thing must not
+// keep others from their work, least of all what waits for a guest, whose owner
+// may let it wait.
+type pool int
+
+const (
+	shortSteps pool = iota // make or remove a thing
+	longSteps              // move or build an image, or clone a volume: wait for disks and networks
+	guestSteps             // change a running node
+	askSteps               // ask a running node, or tell it something
+	stopSteps              // wait until a node has powered off
+	poolsEnd
+)
+
+// poolLimits are how many steps of a pool run at once on one host, and for how
+// long each may.
+var poolLimits = [poolsEnd]struct {
+	running int
+	timeMax time.Duration
+}{
+	shortSteps: {8, 5 * time.Minute},
+	longSteps:  {4, 60 * time.Minute},
+	guestSteps: {8, 3 * time.Minute},
+	askSteps:   {8, time.Minute},
+	stopSteps:  {32, 5 * time.Minute},
+}
 
 // Agent runs the reconcile loop. Make one with New, run it with Run.
 type Agent struct {
@@ -90,10 +115,12 @@ type Agent struct {
 	netted map[int]string    // VLAN to digest of what was last ensured
 	served map[string]string // volume to digest of what was last published
 	ranAt  map[string]time.Time
+	ready  map[string]time.Time // when a frontend first answered
 	wg     sync.WaitGroup
-	sawAt  time.Time     // when the host was last observed; at first, the start
-	slots  chan struct{} // taken by short steps while they run
-	longs  chan struct{} // taken by long ones
+	sawAt  time.Time               // when the host was last observed; at first, the start
+	slots  [poolsEnd]chan struct{} // taken by steps while they run
+	sums   map[string]string       // clusterSums of assign
+	drains map[string]*drainState  // by reservation, for frontends here
 }
 
 // step is the work on one object.
@@ -119,7 +146,10 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1),
 		steps: map[string]*step{}, netted: map[int]string{}, served: map[string]string{},
-		ranAt: map[string]time.Time{}, sawAt: time.Now(), slots: make(chan struct{}, stepsRunningMax), longs: make(chan struct{}, longRunningMax),
+		ranAt: map[string]time.Time{}, ready: map[string]time.Time{}, sawAt: time.Now(), drains: map[string]*drainState{},
+	}
+	for p := range a.slots {
+		a.slots[p] = make(chan struct{}, poolLimits[p].running)
 	}
 	for _, d := range []string{cfg.DataDir, a.nodesDir()} {
 		if err := passable.Mkdir(d); err != nil {
@@ -135,7 +165,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 	}
 	if kept.Host == cfg.HostID {
-		a.assign = kept
+		a.assign, a.sums = kept, clusterSums(kept)
 	}
 	return a, nil
 }
@@ -236,8 +266,9 @@ func (a *Agent) take(as fsm.Assignment) error {
 	if err := saveAssignment(a.assignmentPath(), as); err != nil {
 		return err
 	}
+	sums := clusterSums(as)
 	a.mu.Lock()
-	a.assign, a.live = as, true
+	a.assign, a.live, a.sums = as, true, sums
 	a.mu.Unlock()
 	a.poke()
 	return nil
@@ -278,6 +309,7 @@ func (a *Agent) round(ctx context.Context, rep *reporter) time.Duration {
 		netted: a.netted, served: a.served, ranAt: a.ranAt,
 		workerDelay: a.cfg.WorkerDelay, storage: a.cfg.Volumes != nil,
 		attaches: a.cfg.Initiators != nil,
+		guests:   a.cfg.Guests != nil, sums: a.sums, drains: a.drains, readyAt: a.ready,
 	})
 	next := a.dispatch(ctx, acts, now)
 	objects := describe(acts, a.steps, ranBefore)
@@ -340,10 +372,7 @@ func (a *Agent) dispatch(ctx context.Context, acts []action, now time.Time) time
 
 // start runs one action in a goroutine. The caller holds a.mu.
 func (a *Agent) start(ctx context.Context, s *step, act action) {
-	limit, slots := stepTimeMax, a.slots
-	if act.long {
-		limit, slots = longStepTimeMax, a.longs
-	}
+	limit, slots := poolLimits[act.pool].timeMax, a.slots[act.pool]
 	if time.Since(s.next) > 2*retryMax {
 		s.tries = 0 // it was due long ago and not wanted: this is another matter
 	}
@@ -382,7 +411,9 @@ func (a *Agent) start(ctx context.Context, s *step, act action) {
 		default:
 			// Should the same step be wanted again at once, it did not help.
 			s.failed = ""
-			s.retry()
+			if s.retry(); act.paced {
+				s.tries, s.next = 0, time.Time{}
+			}
 		}
 		a.mu.Unlock()
 		a.poke()

@@ -105,7 +105,8 @@ type oneRoll struct{ roll *rolls.Roll }
 func newOneRoll(t *testing.T) oneRoll {
 	t.Helper()
 	r, err := rolls.Load(fstest.MapFS{
-		"base/roll.yaml": &fstest.MapFile{Data: []byte("name: base\nversion: \"1\"\ndescription: for tests\napply:\n  \"*\":\n    seed: [{path: /etc/hostname, source: hostname}]\n")},
+		"base/roll.yaml": &fstest.MapFile{Data: []byte("name: base\nversion: \"1\"\ndescription: for tests\napply:\n  \"*\":\n    seed: [{path: /etc/hostname, source: hostname}, {path: /etc/hosts, source: hosts, live: true}]\n    reload: [\"true {{.Node.Name}}\"]\n")},
+		"base/hosts":     &fstest.MapFile{Data: []byte("{{range .Nodes}}{{.Name}} {{end}}\n")},
 		"base/hostname":  &fstest.MapFile{Data: []byte("{{.Node.Name}}\n")},
 	}, "base")
 	if err != nil {
@@ -155,7 +156,7 @@ func (r *rig) start() {
 		HostID: "h1", DataDir: r.dir, PublicBridge: "br-pub", GuestMTU: 1450, Source: r.peer, Catalog: r.catalog,
 		Domains: r.host.Domains(), Networks: r.host.Networks(), Volumes: r.host.Volumes(),
 		Targets: r.host.Targets(), Images: r.host.Images(), WorkerDelay: 4 * time.Second,
-		Initiators: r.initiators,
+		Initiators: r.initiators, Guests: r.host.Guests(),
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -21,7 +21,8 @@ type action struct {
 	key     string // kind/id: at most one step at a time
 	what    string // names the step; another name resets its backoff
 	removes bool
-	long    bool      // may take as long as an image takes to move or build
+	pool    pool
+	paced   bool      // wanted again and again, when it says so itself
 	due     time.Time // with run nil: look again then
 	run     func(ctx context.Context, a *Agent, progress func(string)) error
 	object  fsm.Object
@@ -38,7 +39,11 @@ type diffInput struct {
 	ranAt       map[string]time.Time // when a node was first told to run; diff adds to it
 	workerDelay time.Duration
 	storage     bool
-	attaches    bool // disks of other hosts are attached by this host's kernel
+	attaches    bool                   // disks of other hosts are attached by this host's kernel
+	guests      bool                   // commands can be run in nodes
+	readyAt     map[string]time.Time   // when a frontend first answered; diff adds to it
+	sums        map[string]string      // clusterSums of assign
+	drains      map[string]*drainState // by reservation
 }
 
 // diff compares what is assigned with what is seen and returns one action for
@@ -52,6 +57,8 @@ func diff(in diffInput) []action {
 	}
 	acts = append(acts, diffNodes(in)...)
 	acts = append(acts, diffDisks(in)...)
+	acts = append(acts, diffDrains(in)...)
+	acts = append(acts, diffNotices(in)...)
 	slices.SortFunc(acts, func(a, b action) int { return cmp.Compare(a.key, b.key) })
 	return acts
 }
@@ -140,7 +147,7 @@ func diffVolume(in diffInput, v fsm.VolumeWork) action {
 	case !have && (!haveImage || image.Root == ""):
 		act.object.State, act.object.Message = fsm.ObjWaiting, "the image is being fetched"
 	case !have || got.SizeBytes < v.SizeBytes:
-		act.what, act.run, act.long = "make volume", makeVolume(v, image.Root), true
+		act.what, act.run, act.pool = "make volume", makeVolume(v, image.Root), longSteps
 		act.object.State, act.object.Message = fsm.ObjWorking, "cloning the image"
 	case len(v.Access) > 0 && (!exported || exp.Generation != v.Generation || in.served[v.ID] != digest(v.Access)):
 		act.what, act.run = "serve volume", serveVolume(v, got.Path)
@@ -193,6 +200,11 @@ func diffNodes(in diffInput) []action {
 			delete(in.ranAt, key)
 		}
 	}
+	for key := range in.readyAt {
+		if !want[key] {
+			delete(in.readyAt, key)
+		}
+	}
 	return acts
 }
 
@@ -206,6 +218,9 @@ func nodeObject(reservation, node string, generation uint64, state, msg string) 
 func diffNode(in diffInput, n fsm.NodeWork) action {
 	key := nodeKey(n.Reservation, n.Node)
 	act := action{key: fsm.KindNode + "/" + key, object: nodeObject(n.Reservation, n.Node, n.Generation, fsm.ObjWaiting, "")}
+	if n.Stop {
+		return diffStop(in, n, act)
+	}
 	d, have := in.seen.domains[key]
 	if have && d.Generation >= n.Generation {
 		switch d.State {
@@ -213,6 +228,7 @@ func diffNode(in diffInput, n fsm.NodeWork) action {
 			act.object.State = fsm.ObjBooting
 			if d.Ready {
 				act.object.State = fsm.ObjReady
+				diffLive(in, n, &act)
 			}
 			return act
 		case hostops.DomainPaused:
@@ -246,6 +262,21 @@ func diffNode(in diffInput, n fsm.NodeWork) action {
 	cluster := in.assign.Clusters[n.Reservation]
 	act.what, act.run = "start node", startNode(n, cluster, in.seen)
 	act.object.State, act.object.Message = fsm.ObjWorking, "starting"
+	return act
+}
+
+// diffStop powers a node off cleanly and takes it from this host.
+func diffStop(in diffInput, n fsm.NodeWork, act action) action {
+	key := nodeKey(n.Reservation, n.Node)
+	delete(in.ranAt, key)
+	if _, runs := in.seen.domains[key]; !runs && !in.seen.files[key] {
+		act.object.State = fsm.ObjOff
+		return act
+	}
+	act.removes, act.object.State, act.object.Message = true, fsm.ObjStopping, "powering off"
+	if in.live {
+		act.what, act.run, act.pool = "stop node", stopNode(n.Reservation, n.Node), stopSteps
+	}
 	return act
 }
 
@@ -286,12 +317,12 @@ func diffImages(in diffInput) []action {
 			act.object.Digest, act.object.SizeBytes, act.object.BootOnly = im.Digest, im.SizeBytes, im.Root == ""
 			covered[im.Digest] = true
 		case w.Build:
-			act.what, act.run, act.long = "build image", buildImage(w), true
+			act.what, act.run, act.pool = "build image", buildImage(w), longSteps
 			act.object.State, act.object.Message = fsm.ObjWorking, "starting"
 		case w.Digest == "" || len(w.Sources) == 0:
 			act.object.State, act.object.Message = fsm.ObjWaiting, "another host builds it"
 		default:
-			act.what, act.run, act.long = "fetch image", fetchImage(w), true
+			act.what, act.run, act.pool = "fetch image", fetchImage(w), longSteps
 			act.object.State, act.object.Message = fsm.ObjWorking, "fetching"
 			act.object.BootOnly = w.BootOnly
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,9 @@ type seen struct {
 	files    map[string]bool               // by nodeKey: seed and console log are here
 	attached map[string]hostops.Attachment // by IQN
 	disks    map[string]string             // by nodeKey: IQN of the disk it was given
+	lives    map[string]*liveState         // by nodeKey: configuration it was given; nil: not known
+	drains   map[string]string             // by nodeKey: drainListed, drainNone or not known
+	notices  map[string]string             // by nodeKey: digest of those shown, noticesNone or not known
 }
 
 // observe reads the host. Any part that cannot be read whole makes the round
@@ -30,6 +34,7 @@ func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 		volumes: map[string]hostops.Volume{}, exports: map[string]hostops.ExportStatus{},
 		images: map[string]hostops.Image{}, recipes: map[string]string{}, files: map[string]bool{},
 		attached: map[string]hostops.Attachment{}, disks: map[string]string{},
+		lives: map[string]*liveState{}, drains: map[string]string{}, notices: map[string]string{},
 	}
 	domains, err := c.Domains.List(ctx)
 	if err != nil {
@@ -44,8 +49,7 @@ func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 	}
 	for _, d := range dirs {
 		key := nodeKey(filepath.Base(filepath.Dir(d)), filepath.Base(d))
-		s.files[key] = true
-		if s.disks[key], err = readDisk(d); err != nil {
+		if err := s.nodeDir(key, d); err != nil {
 			return s, err
 		}
 	}
@@ -93,6 +97,17 @@ func observe(ctx context.Context, c Config, nodesDir string) (seen, error) {
 		s.exports[e.Volume] = e
 	}
 	return s, nil
+}
+
+// nodeDir reads what a node's files say of it.
+func (s *seen) nodeDir(key, dir string) error {
+	s.files[key] = true
+	var err1, err2, err3, err4 error
+	s.disks[key], err1 = readDisk(dir)
+	s.lives[key], err2 = readLive(dir)
+	s.drains[key], err3 = readWord(dir, drainFile)
+	s.notices[key], err4 = readWord(dir, noticesFile)
+	return errors.Join(err1, err2, err3, err4)
 }
 
 // wholeImages are the digests of images here that have a root disk, sorted.

@@ -24,35 +24,52 @@ func (a *Agent) keepSeed(dir string, n fsm.NodeWork, c fsm.ClusterWork, image ho
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
-	iso, err := a.seed(n, c, image)
+	made, err := a.render(n, c, image)
 	if err != nil {
+		return "", err
+	}
+	iso, err := rolls.SeedISO(made.seed)
+	if err != nil {
+		return "", fmt.Errorf("pack seed of node %s: %w", n.Node, err)
+	}
+	// First: a seed that is here without it is one of an older release.
+	if err := writeLive(dir, made.state); err != nil {
 		return "", err
 	}
 	return path, durable.WriteFile(path, iso, 0o600)
 }
 
-// seed renders a node's identity and packs it as its seed ISO.
-func (a *Agent) seed(n fsm.NodeWork, c fsm.ClusterWork, image hostops.Image) ([]byte, error) {
+// rendered is a node's configuration.
+type rendered struct {
+	seed, live []byte    // tars
+	state      liveState // of a node that has it
+}
+
+// render makes a node's seed and the part of it that changes while it runs.
+func (a *Agent) render(n fsm.NodeWork, c fsm.ClusterWork, image hostops.Image) (rendered, error) {
+	var out rendered
+	if image.Recipe == "" {
+		return out, fmt.Errorf("render seed of node %s: its image is not here", n.Node)
+	}
 	recipe, err := a.cfg.Catalog.Resolve(c.Rolls, n.Appliance)
 	if err != nil {
-		return nil, fmt.Errorf("resolve rolls of node %s: %w", n.Node, err)
+		return out, fmt.Errorf("resolve rolls of node %s: %w", n.Node, err)
 	}
 	if have := recipe.Digest(); have != image.Recipe {
-		return nil, fmt.Errorf("render seed of node %s: its image was made of recipe %.12s, the rolls of this vcnd make %.12s", n.Node, image.Recipe, have)
+		return out, fmt.Errorf("render seed of node %s: its image was made of recipe %.12s, the rolls of this vcnd make %.12s", n.Node, image.Recipe, have)
 	}
 	data, err := clusterData(c)
 	if err != nil {
-		return nil, fmt.Errorf("describe cluster %s: %w", c.Name, err)
+		return out, fmt.Errorf("describe cluster %s: %w", c.Name, err)
 	}
-	tar, err := rolls.Render(data, n.Node, recipe, image.Manifest)
-	if err != nil {
-		return nil, fmt.Errorf("render seed of node %s: %w", n.Node, err)
+	if out.seed, err = rolls.Render(data, n.Node, recipe, image.Manifest); err != nil {
+		return out, fmt.Errorf("render seed of node %s: %w", n.Node, err)
 	}
-	iso, err := rolls.SeedISO(tar)
-	if err != nil {
-		return nil, fmt.Errorf("pack seed of node %s: %w", n.Node, err)
+	if out.live, err = rolls.RenderLive(data, n.Node, recipe, image.Manifest); err != nil {
+		return out, fmt.Errorf("render live files of node %s: %w", n.Node, err)
 	}
-	return iso, nil
+	out.state = liveState{Cluster: clusterSum(c), Tar: tarDigest(out.live)}
+	return out, nil
 }
 
 // clusterData turns what the state says of a cluster into what seeds are

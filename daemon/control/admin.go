@@ -31,6 +31,11 @@ func (c *Control) CreateToken(ctx context.Context, req api.TokenRequest, by stri
 	if errs := req.Validate(); len(errs) > 0 {
 		return api.Token{}, api.Invalid("the token request is not valid", errs)
 	}
+	return c.makeToken(ctx, req, by)
+}
+
+// makeToken makes a token of a valid request.
+func (c *Control) makeToken(ctx context.Context, req api.TokenRequest, by string) (api.Token, error) {
 	life, err := api.ParseDuration(req.For)
 	if err != nil {
 		return api.Token{}, fmt.Errorf("create token: %w", err)

@@ -116,9 +116,12 @@ func (c *Control) believed() (time.Time, bool) {
 	return now, err == nil
 }
 
-// now is the time of planning and of commands.
+// now is the time of planning and of commands; never before the state's clock.
 func (c *Control) now() time.Time {
 	now, _ := c.believed()
+	if at := c.cfg.State.View().Clock(); at.After(now) {
+		return at
+	}
 	return now
 }
 

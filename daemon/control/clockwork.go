@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"vcn/fsm"
@@ -57,6 +58,40 @@ func (c *Control) runClockwork(ctx context.Context) error {
 	}
 	return ctx.Err()
 }
+
+// Step does at once what the leader's tasks would do at this moment: what is due
+// happens, what is to be provisioned begins, promises in danger move, and the
+// waitlist is served. It returns when to step next at the latest. For whoever
+// drives time himself; not beside RunLeader.
+func (c *Control) Step(ctx context.Context) (next time.Time, err error) {
+	now := c.now()
+	for range clockStepsMax {
+		v := c.cfg.State.View()
+		if at, ok := v.NextDeadline(); !ok || at.After(now) {
+			break
+		}
+		if _, err := c.apply(ctx, fsm.ClockAdvance{}); err != nil {
+			return next, fmt.Errorf("advance the clock: %w", err)
+		}
+		now = c.now()
+	}
+	b := &binder{c: c, failed: map[string]time.Time{}}
+	for b.look(ctx, c.cfg.State.View(), now) > 0 {
+	}
+	(&reseater{}).look(ctx, c, now)
+	if err := c.serveWaitlist(ctx); err != nil {
+		return next, err
+	}
+	v := c.cfg.State.View()
+	next, ok := v.NextDeadline()
+	if at, bind := v.NextBind(now); bind && (!ok || at.Before(next)) {
+		next = at
+	}
+	return next, nil
+}
+
+// clockStepsMax bounds how often one Step advances the clock.
+const clockStepsMax = 1000
 
 // watch waits until the state moves on from index, at most d.
 func (c *Control) watch(ctx context.Context, index uint64, d time.Duration) {

@@ -61,11 +61,16 @@ type Config struct {
 	Members Members
 	Catalog *rolls.Catalog
 	Errors  Errors // nil functions never match
+	// Notifier tells owners what happens; nil: nobody is told.
+	Notifier Notifier
 	// Changed is sent to (or closed) when members may have changed; nil to poll only.
 	Changed <-chan struct{}
 	// Now is the wall clock; default time.Now.
 	Now func() time.Time
-	Log *slog.Logger
+	// Lead, if not zero, is the lead time of every reservation, whatever was
+	// measured: for who drives time himself and starts no guests.
+	Lead time.Duration
+	Log  *slog.Logger
 }
 
 // Control does what only the leader may. It may be used by many goroutines.
@@ -98,7 +103,9 @@ func New(cfg Config) (*Control, error) {
 		cfg.Errors.Unknown = never
 	}
 	rs := newRecipes(cfg.Catalog)
-	return &Control{cfg: cfg, recipes: rs, planner: newPlanner(cfg.State, rs),
+	p := newPlanner(cfg.State, rs)
+	p.lead.fixed = cfg.Lead
+	return &Control{cfg: cfg, recipes: rs, planner: p,
 		clock: &clock{wall: cfg.Now, state: cfg.State, members: cfg.Members}}, nil
 }
 
@@ -114,6 +121,9 @@ func (c *Control) RunLeader(ctx context.Context) {
 		"clockwork": c.runClockwork,
 		"hostwatch": c.runHostWatch,
 		"gc":        c.runGC,
+		"binder":    c.runBinder,
+		"waitlist":  c.runWaitlist,
+		"tell":      c.runTell,
 	} {
 		wg.Go(func() {
 			if err := task(ctx); err != nil && ctx.Err() == nil {
@@ -170,6 +180,8 @@ func (c *Control) applyProblem(cmd fsm.Command, err error) error {
 	case c.cfg.Errors.NotLeader(err):
 		p.Detail, p.Next = "this host stopped leading before the change was made", "try again in a moment"
 	case c.cfg.Errors.Unknown(err), errors.Is(err, context.DeadlineExceeded):
+		// Not 503: that says that nothing was done, and clients repeat it.
+		p.Status, p.Title = http.StatusGatewayTimeout, http.StatusText(http.StatusGatewayTimeout)
 		p.Detail = "the change was not confirmed in time; it may or may not be made"
 		p.Next = "look before you repeat it, or repeat it with the same Idempotency-Key"
 	default:

@@ -1,12 +1,12 @@
 package control
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,16 +17,7 @@ import (
 	"vcn/rolls"
 )
 
-const (
-	firstUID     = 2001 // of the users of a cluster, in the order of the specification
-	chapLength   = 16   // characters of a CHAP user and of a CHAP secret
-	frontendHost = 1    // the frontend's address in the subnet: its first, the cluster's gateway
-	workersFrom  = 10   // the first worker's; those between are for virtual addresses to come
-)
-
-// chapAlphabet has 64 characters, so that a random byte's low six bits choose
-// one evenly. libvirt takes no others in a user's name.
-const chapAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+const firstUID = 2001 // of the users of a cluster, in the order of the specification
 
 // draft is all of a reservation that needs no state: it is made outside the
 // planner's lock.
@@ -34,19 +25,40 @@ type draft struct {
 	spec    api.Spec // with defaults and project
 	owner   string
 	key     string
-	hash    []byte
-	start   time.Time // of the slot; with asap the time of planning
-	end     time.Time
-	length  time.Duration // with asap and no fixed end: end is start + length
-	asap    bool
+	window  api.Window
+	grace   time.Duration
+	parkFor time.Duration
 	id      string
 	nodes   []fsm.Node
-	request []placement.NodeRequest
 	users   []fsm.User
 	rolls   []string
 	recipes map[string]resolved // by appliance
-	volumes []fsm.Volume
-	secrets map[string][]byte
+	// pinStorage: the volumes exist and stay on the hosts of the nodes' Storage.
+	pinStorage bool
+	// found is the slot that a search without the lock has found.
+	found *slotTimes
+	wants []placement.NodeRequest
+	set   string // see recipeSet
+}
+
+// recipeSet is the draft's recipes as one word.
+func (d *draft) recipeSet() string {
+	if d.set == "" {
+		list := make([]string, 0, len(d.recipes))
+		for _, r := range d.recipes {
+			list = append(list, r.digest)
+		}
+		d.set = recipeSet(list)
+	}
+	return d.set
+}
+
+// request is what the draft needs of placement for a slot.
+func (d *draft) request(s slotTimes) placement.Request {
+	if d.wants == nil {
+		d.wants = request(d.nodes, d.pinStorage)
+	}
+	return placeRequest(d.wants, s)
 }
 
 // newDraft validates a specification and makes of it what can be made without
@@ -57,24 +69,39 @@ func newDraft(rs *recipes, spec api.Spec, project, owner, key string, now time.T
 		return nil, err
 	}
 	d := &draft{spec: spec, owner: owner, key: key}
-	if d.start, d.end, d.asap, err = spec.ResolveSlot(now); err != nil {
-		var fe api.FieldError
-		if errors.As(err, &fe) {
-			return nil, api.Invalid("the slot is not possible", []api.FieldError{fe})
-		}
-		return nil, fmt.Errorf("resolve slot: %w", err)
+	if d.window, err = spec.ResolveWindow(now); err != nil {
+		return nil, slotProblem(err)
 	}
-	if d.asap && spec.Slot.End == "" {
-		d.length = d.end.Sub(d.start)
-	}
-	if d.hash, err = specHash(spec); err != nil {
-		return nil, err
+	d.grace = spec.Grace()
+	if spec.AtEnd != nil && spec.AtEnd.Action == api.EndPark {
+		d.parkFor = spec.ParkFor()
 	}
 	if err := d.resolveRolls(rs); err != nil {
 		return nil, err
 	}
-	d.layOut()
-	return d, d.makeRandom()
+	d.nodes = layOut(spec)
+	for i, u := range spec.Users {
+		d.users = append(d.users, fsm.User{Name: u.Name, UID: firstUID + i, Keys: u.Keys, Admin: u.Admin})
+	}
+	return d, d.rename()
+}
+
+// rename gives the draft an id of its own.
+func (d *draft) rename() error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make reservation id: %w", err)
+	}
+	d.id = id.String()
+	return nil
+}
+
+func slotProblem(err error) error {
+	var fe api.FieldError
+	if errors.As(err, &fe) {
+		return api.Invalid("the slot is not possible", []api.FieldError{fe})
+	}
+	return fmt.Errorf("resolve slot: %w", err)
 }
 
 // settleSpec fills in defaults and the project, and validates.
@@ -90,20 +117,23 @@ func settleSpec(spec api.Spec, project string) (api.Spec, error) {
 	if len(errs) == 0 {
 		return spec, nil
 	}
-	detail := "one field is wrong"
-	if len(errs) > 1 {
-		detail = fmt.Sprintf("%d fields are wrong", len(errs))
-	}
-	p := api.Invalid(detail, errs)
+	p := api.Invalid(countFields(errs), errs)
 	p.Next = "correct the fields named above"
 	return spec, p
 }
 
+func countFields(errs []api.FieldError) string {
+	if len(errs) == 1 {
+		return "one field is wrong"
+	}
+	return fmt.Sprintf("%d fields are wrong", len(errs))
+}
+
 // specHash tells a repeated request from another one under the same key.
-func specHash(spec api.Spec) ([]byte, error) {
-	b, err := json.Marshal(spec)
+func specHash(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("hash specification: %w", err)
+		return nil, fmt.Errorf("hash request: %w", err)
 	}
 	h := sha256.Sum256(b)
 	return h[:], nil
@@ -122,10 +152,9 @@ func (d *draft) resolveRolls(rs *recipes) error {
 		r, err := rs.resolve(d.spec.Rolls, a)
 		switch {
 		case errors.Is(err, rolls.ErrAppliance) && i > 0:
-			p := api.Invalid("there is no such appliance", []api.FieldError{{
+			return api.Invalid("there is no such appliance", []api.FieldError{{
 				Field: fmt.Sprintf("workers[%d].appliance", i-1), Value: a,
 				Want: "an appliance that one of the rolls knows; worker is always there"}})
-			return p
 		case err != nil:
 			return rollProblem("rolls", d.spec.Rolls, err)
 		}
@@ -135,102 +164,69 @@ func (d *draft) resolveRolls(rs *recipes) error {
 	return nil
 }
 
-// layOut names nodes, volumes and users.
-func (d *draft) layOut() {
+// layOut names the nodes of a specification and gives them their shapes.
+func layOut(spec api.Spec) []fsm.Node {
+	var nodes []fsm.Node
 	add := func(name, group, appliance string, role api.Role, s api.NodeShape, extra api.Quantity) {
-		disk := int64(s.Disk) + int64(extra)
-		d.nodes = append(d.nodes, fsm.Node{
+		nodes = append(nodes, fsm.Node{
 			Name: name, Role: role, Group: group, Appliance: appliance,
-			CPUs: s.CPUs, MemoryBytes: int64(s.Memory), DiskBytes: disk, Generation: 1,
-		})
-		d.request = append(d.request, placement.NodeRequest{
-			Name: name, Frontend: role == api.RoleFrontend, CPUs: s.CPUs, MemoryBytes: int64(s.Memory), DiskBytes: disk,
+			CPUs: s.CPUs, MemoryBytes: int64(s.Memory), DiskBytes: int64(s.Disk) + int64(extra), Generation: 1,
 		})
 	}
-	add(api.FrontendName, "", api.FrontendName, api.RoleFrontend, d.spec.Frontend, d.spec.Home)
-	names := d.spec.NodeNames()[1:]
-	for _, g := range d.spec.Workers {
+	add(api.FrontendName, "", api.FrontendName, api.RoleFrontend, spec.Frontend, spec.Home)
+	names := spec.NodeNames()[1:]
+	for _, g := range spec.Workers {
 		for range g.Count {
 			add(names[0], g.Name, g.Appliance, api.RoleWorker, g.NodeShape, 0)
 			names = names[1:]
 		}
 	}
-	for i, u := range d.spec.Users {
-		d.users = append(d.users, fsm.User{Name: u.Name, UID: firstUID + i, Keys: u.Keys, Admin: u.Admin})
-	}
+	return nodes
 }
 
-// makeRandom makes everything random: ids, CHAP users and secrets, and the
-// rolls' secrets. It all travels in the command, so that Apply needs none.
-func (d *draft) makeRandom() error {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("make reservation id: %w", err)
-	}
-	d.id = id.String()
-	for i := range d.nodes {
-		n := &d.nodes[i]
-		v, err := newVolume(d.id, n, d.recipes[n.Appliance].digest)
-		if err != nil {
-			return err
+// request is what nodes need of placement; pinned keeps them on their hosts.
+func request(nodes []fsm.Node, pinned bool) []placement.NodeRequest {
+	out := make([]placement.NodeRequest, len(nodes))
+	for i, n := range nodes {
+		out[i] = placement.NodeRequest{Name: n.Name, Frontend: n.Role == api.RoleFrontend, CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, DiskBytes: n.DiskBytes}
+		if pinned {
+			out[i].Host, out[i].Storage = n.Host, n.Storage
 		}
-		n.Volume = v.ID
-		d.volumes = append(d.volumes, v)
 	}
-	var recipes []rolls.Recipe
-	for _, r := range d.recipes {
-		recipes = append(recipes, r.recipe)
-	}
-	var users []string
-	for _, u := range d.users {
-		users = append(users, u.Name)
-	}
-	d.secrets, err = rolls.MakeSecrets(recipes, d.spec.NodeNames(), users, rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make secrets: %w", err)
-	}
-	return nil
+	return out
 }
 
-func newVolume(reservation string, n *fsm.Node, recipe string) (fsm.Volume, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fsm.Volume{}, fmt.Errorf("make volume id: %w", err)
+// record is the reservation of the draft in a slot, on the seats of a plan.
+func (d *draft) record(s slotTimes, plan placement.Plan) fsm.Reservation {
+	r := fsm.Reservation{
+		ID: d.id, Name: d.spec.Name, Project: d.spec.Project, Owner: d.owner, State: api.StateBooked,
+		Start: s.start, End: s.end, Provision: s.provision, Lead: s.lead, Grace: s.grace, Zone: d.spec.Slot.Zone,
+		Spec: d.spec, Nodes: slices.Clone(d.nodes), Users: d.users, Rolls: d.rolls, Recipes: map[string]string{},
 	}
-	chap, err := randomText(2 * chapLength)
-	if err != nil {
-		return fsm.Volume{}, fmt.Errorf("make CHAP secret: %w", err)
+	for a, rec := range d.recipes {
+		r.Recipes[a] = rec.digest
 	}
-	return fsm.Volume{
-		ID: "v-" + id.String(), Reservation: reservation, Node: n.Name, SizeBytes: n.DiskBytes, Recipe: recipe,
-		Generation: n.Generation, User: chap[:chapLength], Secret: chap[chapLength:],
-	}, nil
+	for i, a := range plan.Nodes {
+		r.Nodes[i].Host, r.Nodes[i].Storage = a.Host, a.Storage
+	}
+	return r
 }
 
-// randomText returns n random characters of chapAlphabet, six bits each.
-func randomText(n int) (string, error) {
-	b := make([]byte, n)
-	if _, err := io.ReadFull(rand.Reader, b); err != nil {
-		return "", fmt.Errorf("read random bytes: %w", err)
+// workers counts the workers of a specification.
+func workers(s api.Spec) int {
+	n := 0
+	for _, g := range s.Workers {
+		n += g.Count
 	}
-	for i := range b {
-		b[i] = chapAlphabet[b[i]&63]
-	}
-	return string(b), nil
+	return n
 }
 
-// slot is when the reservation begins, ends and is provisioned, decided at now.
-func (d *draft) slot(now time.Time, lead time.Duration) (provision, start, end time.Time) {
-	if d.asap {
-		end = d.end
-		if d.length > 0 {
-			end = now.Add(d.length)
-		}
-		return now, now, end
+// appliancesOf lists the appliances of a draft in order.
+func (d *draft) appliances() []string {
+	out := make([]string, 0, len(d.recipes))
+	for a := range d.recipes {
+		out = append(out, a)
 	}
-	provision = d.start.Add(-lead)
-	if provision.Before(now) {
-		provision = now
-	}
-	return provision, d.start, d.end
+	slices.SortFunc(out, strings.Compare)
+	return out
 }

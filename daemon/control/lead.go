@@ -1,17 +1,26 @@
 package control
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"vcn/api"
 	"vcn/fsm"
 )
 
-// The lead time is what is kept before a slot for provisioning:
-// leadBase + leadPerNode × nodes, + leadImage if an image must be built, times
-// what has been learned, within leadMin and leadMax. The constants are some two
-// times what one frontend and two workers need on a small machine without KVM.
+// The lead time is what is kept before a slot for provisioning. It is learned
+// from what was measured, per set of images and size: of the last
+// leadSamplesMax provisionings of the same images, each scaled to the size asked
+// for, the slowest counts, with a margin. Without any, those of other images
+// do; without any at all the formula
+//
+//	leadBase + leadPerNode × nodes
+//
+// whose constants are some two times what one frontend and two workers need on a
+// small machine without KVM. leadImage is added if an image must be built. All
+// within leadMin and leadMax.
 const (
 	leadBase    = 60 * time.Second
 	leadPerNode = 5 * time.Second
@@ -19,59 +28,119 @@ const (
 	leadMin     = 30 * time.Second
 	leadMax     = 2 * time.Hour
 
-	// leadSamplesMax is how many of the last provisionings are learned from.
+	// leadMarginPercent is added to what was measured.
+	leadMarginPercent = 20
+	// leadSamplesMax is how many of the last provisionings are learned from, of
+	// leadLooked at most.
 	leadSamplesMax = 10
-	// leadFactorMin and leadFactorMax bound what is learned, so that a few odd
-	// provisionings cannot push the lead to nothing or to hours.
-	leadFactorMin = 0.5
+	leadLooked     = 200
+	// leadFactorMin and leadFactorMax bound what is learned against the formula,
+	// so that a few odd provisionings cannot push the lead to nothing or to hours.
+	leadFactorMin = 0.1
 	leadFactorMax = 4.0
-	// leadLearnEvery is how long a learned factor is used before it is learned anew.
+	// leadLearnEvery is how long what was learned is used before it is learned anew.
 	leadLearnEvery = 30 * time.Second
 )
 
-// defaultLead is the lead time before anything is learned.
-func defaultLead(nodes int, build bool) time.Duration {
-	d := leadBase + time.Duration(nodes)*leadPerNode
-	if build {
-		d += leadImage
-	}
-	return d
+// formula is the lead time before anything is learned, without margin.
+func formula(nodes int) time.Duration { return leadBase + time.Duration(nodes)*leadPerNode }
+
+// leads is what was learned. It is used under the planner's lock.
+type leads struct {
+	samples []leadSample // newest first
+	at      time.Time
+	// slowest is the largest part of the formula that the last provisionings of a set of
+	// images took; 0 for a set without any. Worked out when it is first asked for.
+	slowest map[string]float64
+	fixed   time.Duration // Config.Lead; zero: learned
 }
 
-// lead is the lead time of a new reservation under a learned factor.
-func lead(nodes int, build bool, factor float64) time.Duration {
-	d := time.Duration(float64(defaultLead(nodes, build)) * factor)
-	return min(max(d, leadMin), leadMax)
+// leadSample is one provisioning that was measured.
+type leadSample struct {
+	recipes string // recipeSet
+	nodes   int
+	took    time.Duration
 }
 
-// learned is the factor by which provisioning is slower or faster than the
-// formula says. Of the last leadSamplesMax reservations that became ready, the
-// slowest counts. Those whose images phase took long are left out: builds have
-// their own constant.
-func learned(past []fsm.Reservation) float64 {
-	type sample struct {
-		ready time.Time
-		ratio float64
+// anySet stands for all samples, whatever their images.
+const anySet = "any"
+
+// recipeSet is a set of recipes as one word.
+func recipeSet(digests []string) string {
+	slices.Sort(digests)
+	return strings.Join(digests, " ")
+}
+
+// of is the lead time of a draft.
+func (l *leads) of(v *fsm.View, d *draft, now time.Time) time.Duration {
+	if l.fixed > 0 {
+		return l.fixed
 	}
-	var samples []sample
+	l.learn(v, now)
+	lead := l.estimate(d.recipeSet(), len(d.nodes))
+	if !d.pinStorage && building(v, d.recipes) { // disks that exist need no image
+		lead += leadImage
+	}
+	return min(max(lead, leadMin), leadMax).Round(time.Second)
+}
+
+// learn looks at what became ready last, now and then.
+func (l *leads) learn(v *fsm.View, now time.Time) {
+	if !l.at.IsZero() && now.Sub(l.at) < leadLearnEvery && !now.Before(l.at) {
+		return
+	}
+	l.samples, l.at, l.slowest = samples(v.LastReady(leadLooked)), now, map[string]float64{}
+}
+
+// samples leaves out those that waited for an image to be built: that has its
+// own constant.
+func samples(past []fsm.Reservation) []leadSample {
+	var out []leadSample
 	for _, r := range past {
-		if r.ReadyAt.IsZero() || r.Provision.IsZero() || imagesBuilt(r) {
+		if len(r.Phases) == 0 || imagesBuilt(r) {
 			continue
 		}
-		took := r.ReadyAt.Sub(r.Provision)
-		if took > 0 {
-			samples = append(samples, sample{r.ReadyAt, float64(took) / float64(defaultLead(len(r.Nodes), false))})
+		if took := r.ReadyAt.Sub(r.Phases[0].Start); took > 0 {
+			out = append(out, leadSample{recipeSet(slices.Collect(maps.Values(r.Recipes))), len(r.Nodes), took})
 		}
 	}
-	if len(samples) == 0 {
-		return 1
+	return out
+}
+
+// estimate is how long provisioning may take, image builds apart.
+func (l *leads) estimate(set string, nodes int) time.Duration {
+	part := l.worst(set)
+	if part == 0 {
+		part = l.worst(anySet)
 	}
-	slices.SortFunc(samples, func(a, b sample) int { return b.ready.Compare(a.ready) })
-	worst := 0.0
-	for _, s := range samples[:min(len(samples), leadSamplesMax)] {
-		worst = max(worst, s.ratio)
+	plain := float64(formula(nodes))
+	if part == 0 {
+		return time.Duration(plain)
 	}
-	return min(max(worst, leadFactorMin), leadFactorMax)
+	part = part * (100 + leadMarginPercent) / 100
+	return time.Duration(min(max(part, leadFactorMin), leadFactorMax) * plain)
+}
+
+// worst is the largest part of the formula that the last samples of a set took.
+func (l *leads) worst(set string) float64 {
+	if part, known := l.slowest[set]; known {
+		return part
+	}
+	part, n := 0.0, 0
+	for _, s := range l.samples {
+		if n == leadSamplesMax {
+			break
+		}
+		if set == anySet || s.recipes == set {
+			part = max(part, float64(s.took)/float64(formula(s.nodes)))
+			n++
+		}
+	}
+	if l.slowest == nil || len(l.slowest) >= recipesCachedMax {
+		l.slowest = map[string]float64{}
+	}
+	l.slowest[set] = part
+	return part
 }
 
 // imagesWaitMax is how long the images phase takes when all images are there.

@@ -128,7 +128,8 @@ func TestBadInputIsRefusedClearlyAndChangesNothing(t *testing.T) {
 		"wrong unit":            {"POST", api.PathReservations, good(`"count":2`, `"count":2,"memory":"4GB"`), 422, api.CodeInvalid, "workers[0].memory", "4GiB"},
 		"no unit":               {"POST", api.PathReservations, good(`"count":2`, `"count":2,"memory":4096`), 422, api.CodeInvalid, "workers[0].memory", "unit"},
 		"text for a number":     {"POST", api.PathReservations, good(`"count":2`, `"count":"two"`), 422, api.CodeInvalid, "workers[0].count", "whole number"},
-		"more than exists":      {"POST", api.PathReservations, good(`"count":2`, `"count":999`), 409, api.CodeNoFit, "", "compute"},
+		"more than exists":      {"POST", api.PathReservations, good(`"count":2`, `"count":200`), 409, api.CodeNoFit, "", "compute"},
+		"more than a subnet":    {"POST", api.PathReservations, good(`"count":2`, `"count":999`), 409, api.CodeNoFit, "", "room for 246 nodes"},
 		"a host too small":      {"POST", api.PathReservations, good(`"count":2`, `"count":2,"cpus":200`), 409, api.CodeNoFit, "", "core"},
 		"out of range":          {"POST", api.PathReservations, good(`"count":2`, `"count":2000`), 422, api.CodeInvalid, "workers[0].count", "1 to 1000"},
 		"end before start":      {"POST", api.PathReservations, good(`{"start":"asap","for":"8h"}`, `{"start":"2999-01-02T00:00Z","end":"2999-01-01T00:00Z"}`), 422, api.CodeInvalid, "slot.end", "after the start"},
@@ -223,7 +224,7 @@ func TestExpiredTokenSaysWhenItExpired(t *testing.T) {
 		if a := w.ask(controltest.HostID(0), tok.Secret, "GET", api.PathReservations, nil); a.status != 200 {
 			t.Fatalf("before it expires: %d %s", a.status, a.body)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(time.Until(tok.Expires))
 		w.unchanged(func() {
 			p := w.ask(controltest.HostID(0), tok.Secret, "GET", api.PathReservations, nil).problem(t)
 			if p.Status != 401 || !strings.Contains(p.Detail, tok.Expires.UTC().Format(time.RFC3339)) {
@@ -348,14 +349,29 @@ func TestPagesWithoutToken(t *testing.T) {
 		t.Errorf("health: %d %s", a.status, a.body)
 	}
 	w.op("GET", api.PathReservations+"/some-name", nil)
+	w.op("PATCH", api.PathReservations+"/some-name", `{}`)
+	w.op("PROPFIND", api.PathReservations+"/some-name", nil)
 	metrics := w.ask(h, "", "GET", api.PathMetric, nil)
 	if !bytes.Contains(metrics.body, []byte(`vcn_http_requests_total{method="GET",route="GET /v1/reservations/{id}",status="404"} 1`)) ||
+		!bytes.Contains(metrics.body, []byte(`{method="PATCH",route="PATCH /v1/reservations/{id}",status="404"} 1`)) || !bytes.Contains(metrics.body, []byte(`{method="other",`)) ||
 		!bytes.Contains(metrics.body, []byte("vcn_leader 1")) || bytes.Contains(metrics.body, []byte("some-name")) {
 		t.Errorf("metrics:\n%s", metrics.body)
 	}
 	docs := w.ask(h, "", "GET", api.PathDocs, nil)
 	page := string(docs.body)
 	for _, want := range []string{"POST", "/v1/reservations/{id}", "Idempotency-Key", `id="schema-Spec"`, `id="schema-WorkerGroup"`, "operator or project"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the documentation lacks %q", want)
+		}
+	}
+	for path, methods := range openapi(t).Paths {
+		for method, op := range methods {
+			if !strings.Contains(page, `<section id="`+op.OperationID+`"><h3 class="path"><span class="method">`+strings.ToUpper(method)+`</span>`+path) {
+				t.Errorf("the documentation lacks %s %s", method, path)
+			}
+		}
+	}
+	for _, want := range []string{`<a href="#schema-Reservation">Reservation</a> or <a href="#schema-ChangePlan">ChangePlan</a>`, "or a feed&#39;s key in the query", `id="schema-Offer"`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the documentation lacks %q", want)
 		}
@@ -381,8 +397,11 @@ func TestNoSecretLeaves(t *testing.T) {
 	res := w.reserve(controltest.Spec("lab", 2))
 	w.rig.Settle()
 	project := w.token(api.TokenProject, "studio")
+	feed := w.feed("studio")
+	decode[api.SeriesResult](t, w.op("POST", api.PathReservations, weekly("drill", "studio")), 201)
+	offer := w.offers(w.rig.Operator, api.OfferRequest{Spec: later("x", "studio", 1, time.Hour, "1h")}).Items[0].ID
 	v := w.rig.FSM.View()
-	secrets := map[string]string{"project token": project.Secret, "operator token": w.rig.Operator}
+	secrets := map[string]string{"project token": project.Secret, "operator token": w.rig.Operator, "feed's key": keyOf(feed)}
 	for _, vol := range v.Volumes("") {
 		secrets["CHAP secret of "+vol.Node], secrets["CHAP user of "+vol.Node] = vol.Secret, vol.User
 	}
@@ -404,7 +423,8 @@ func TestNoSecretLeaves(t *testing.T) {
 	for _, token := range []string{w.rig.Operator, project.Secret} {
 		for _, path := range []string{api.PathStatus, api.PathReservations, api.PathReservations + "?all=true", api.PathReservations + "/lab",
 			api.PathReservations + "/lab/events", api.PathEvents, api.PathHosts, api.PathLeases, api.PathImages, api.PathRolls, api.PathTokens,
-			api.PathMetric, api.PathDocs, "/openapi.json", api.PathHealth} {
+			api.PathCalendar, api.PathFeed, api.PathSeries, api.PathSeries + "/drill", api.PathOffers + "/" + offer, api.PathPolicy,
+			api.PathReservations + "/lab/explain", feed.URL, api.PathMetric, api.PathDocs, "/openapi.json", api.PathHealth} {
 			a := w.ask(controltest.HostID(0), token, "GET", path, nil)
 			if a.status != 200 && a.status != 403 {
 				t.Errorf("%s: %d %s", path, a.status, a.body)
@@ -413,6 +433,8 @@ func TestNoSecretLeaves(t *testing.T) {
 		}
 	}
 	said = append(said, w.op("POST", api.PathReservations+"?dryRun=true", controltest.Spec("other", 1)).body,
+		w.op("PATCH", api.PathReservations+"/lab?dryRun=true", `{"workers":{"compute":3}}`).body, w.op("PATCH", api.PathReservations+"/lab", `{"extend":"1h"}`).body,
+		w.op("PATCH", api.PathSeries+"/drill", `{"extend":"1h"}`).body, w.op("DELETE", api.PathSeries+"/drill", nil).body,
 		w.op("DELETE", api.PathReservations+"/lab", nil).body)
 	w.mu.Lock()
 	said = append(said, bytes.Clone(w.log.Bytes()))

@@ -18,6 +18,10 @@ import (
 // metaAccess is the key under which an operation says who may call it.
 const metaAccess = "access"
 
+// metaToken is the key under which an operation that looks at tokens by itself
+// says, for people, which it takes.
+const metaToken = "token"
+
 // access lists the kinds of tokens that may call an operation.
 type access []api.TokenKind
 

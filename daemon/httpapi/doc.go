@@ -2,7 +2,7 @@
 // OpenAPI document and documentation, health and metrics, and the internal
 // routes that agents and other hosts use.
 //
-// It may import api, fsm and its own agentclient,
+// It may import api, api/ical, fsm and its own agentclient,
 // huma, which is used nowhere else, and the Prometheus client. What it needs of
 // control and cluster it declares as interfaces (see server.go).
 //
@@ -23,9 +23,9 @@
 //   - Requests are passed on whole, with the answer read whole before its first byte
 //     is passed back: a leader that dies half-way gives a clean retry. Rejected:
 //     redirects (the client may not reach the leader, and would pin another name).
-//   - What may be sent twice is sent again to the next leader: reads, releases,
-//     and creates with an Idempotency-Key. A create without a key whose answer was lost is 503 with a text that says
-//     so: the client must look. (A repeated revocation of a token may answer 404: it is revoked.)
+//   - What may be sent twice is sent again to the next leader: reads, dry runs, releases, parking, the policy,
+//     and creates whose Idempotency-Key the state keeps. A create without a key whose answer was lost is 504 with a text that says
+//     so: the client must look. On 503 nothing was done. (A repeated revocation of a token may answer 404: it is revoked.)
 //   - Reads are the leader's too, so that who has written reads its own writes,
 //     whatever host it asks. A leader that has just lost its term may answer from old state for at
 //     most its lease; rejected: a Raft round for each read.
@@ -42,4 +42,20 @@
 //     script from elsewhere, and hosts may be offline.
 //   - Everything shown is built field by field; a test looks for every secret
 //     of a populated state in every answer and in the log.
+//   - A feed's key is the only secret that may stand in an address, because calendar
+//     programs can send nothing else. It opens one route and one project; an owner's token
+//     is refused there, and the key is refused anywhere else, as a bearer too.
+//     Nothing of ours writes a query into a log or a label (the text of a url.Error has
+//     one: it is taken out), and answers say no-referrer, and private or no-store.
+//   - An offer that is not held any more is 409 expired, whether it was taken, ran out
+//     or was another project's: holds leave nothing behind to tell them apart by. 404 is for
+//     what cannot be an offer's id. Rejected: a record of past holds.
+//   - Keys of reserving, taking an offer and resuming are in the replicated state. Those of
+//     changes and of questions for offers are remembered by the process that leads (at most 1024
+//     answers, an hour): enough for a client whose connection broke. A request of that kind that was
+//     under way when the leader was lost is therefore not sent to the next one, but
+//     answered 504 with a text that says so. Rejected: a command of its own in the log
+//     for each key, for what is asked a hundred times as often as it is booked.
+//   - The index of an answer that changes nothing is read before the answer is made:
+//     it may be of a later state, never of an earlier one.
 package httpapi

@@ -55,7 +55,7 @@ func renderDocs(o *huma.OpenAPI) ([]byte, error) {
 		for _, m := range []struct {
 			name string
 			op   *huma.Operation
-		}{{"GET", o.Paths[p].Get}, {"POST", o.Paths[p].Post}, {"DELETE", o.Paths[p].Delete}} {
+		}{{"GET", o.Paths[p].Get}, {"POST", o.Paths[p].Post}, {"PUT", o.Paths[p].Put}, {"PATCH", o.Paths[p].Patch}, {"DELETE", o.Paths[p].Delete}} {
 			if m.op != nil {
 				page.Routes = append(page.Routes, docRouteOf(m.name, p, m.op))
 			}
@@ -81,6 +81,9 @@ func docRouteOf(method, path string, op *huma.Operation) docRoute {
 	r := docRoute{ID: op.OperationID, Method: method, Path: path, Summary: op.Summary, Text: op.Description, Auth: "no token"}
 	if len(op.Security) > 0 {
 		r.Auth, _ = op.Metadata[metaAccess].(access).describe()
+	}
+	if text, ok := op.Metadata[metaToken].(string); ok {
+		r.Auth = text
 	}
 	for _, p := range op.Parameters {
 		r.Params = append(r.Params, docField{p.Name, p.In, p.Description, docType(p.Schema), p.Required})
@@ -127,6 +130,12 @@ func docType(s *huma.Schema) template.HTML {
 	case s.Ref != "":
 		n := template.HTMLEscapeString(s.Ref[strings.LastIndex(s.Ref, "/")+1:])
 		return template.HTML(`<a href="#schema-` + n + `">` + n + `</a>`)
+	case len(s.OneOf) > 0:
+		var all []string
+		for _, one := range s.OneOf {
+			all = append(all, string(docType(one)))
+		}
+		return template.HTML(strings.Join(all, " or ")) // each is escaped
 	case s.Type == huma.TypeArray:
 		return "list of " + docType(s.Items)
 	case len(s.Enum) > 0:

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"vcn/api"
@@ -43,6 +45,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	// on the internal listener.
 	r.Header.Del(api.HeaderForwarded)
 	r.Header.Del(headerSender)
+	answerHeaders(w.Header())
 	body, err := readBody(w, r, BodyBytesMax)
 	if err != nil {
 		writeProblem(w, err)
@@ -80,7 +83,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case unknown:
-		writeProblem(w, noLeader("the leader was lost before it answered; the request may or may not have been carried out. Send an Idempotency-Key to make repeating safe"))
+		text := "the leader was lost before it answered; the request may or may not have been carried out. Look before you repeat it"
+		if keepsKeys(r) {
+			text += "; with an Idempotency-Key repeating is safe"
+		}
+		writeProblem(w, outcomeUnknown(text))
 	case r.Method == http.MethodGet && s.cfg.Cluster.IsPeer():
 		w.Header().Set(api.HeaderStale, "true")
 		s.serveLocal(w, withBody(r, body))
@@ -122,6 +129,12 @@ func (s *Server) forward(ctx context.Context, w http.ResponseWriter, r *http.Req
 	out.Header.Set(headerRemote, r.RemoteAddr)
 	res, err := s.cfg.Cluster.HTTPClient(leader).Do(out)
 	if err != nil {
+		// The text of a url.Error has the whole address in it, and with it the
+		// key of a feed.
+		var in *url.Error
+		if errors.As(err, &in) {
+			err = in.Err
+		}
 		return !neverSent(err), fmt.Errorf("ask %s: %w", leader, err)
 	}
 	defer res.Body.Close()
@@ -134,7 +147,7 @@ func (s *Server) forward(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if err != nil {
 		return true, fmt.Errorf("read answer of %s: %w", leader, err)
 	}
-	for _, h := range []string{"Content-Type", "Retry-After", "WWW-Authenticate", api.HeaderIndex, api.HeaderStale, "Location"} {
+	for _, h := range []string{"Content-Type", "Retry-After", "WWW-Authenticate", "Allow", "Cache-Control", api.HeaderIndex, api.HeaderStale, "Location"} {
 		if v := res.Header.Values(h); len(v) > 0 {
 			w.Header()[http.CanonicalHeaderKey(h)] = v
 		}
@@ -144,9 +157,33 @@ func (s *Server) forward(ctx context.Context, w http.ResponseWriter, r *http.Req
 	return true, nil
 }
 
-// repeatable tells whether a request may be sent twice.
+// answerHeaders sets what every answer of /v1 carries: some have secrets in them,
+// of which no copy is to be kept, and the address of a feed is a secret by itself,
+// which is to be told to nobody.
+func answerHeaders(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// repeatable tells whether a request may be sent twice, the second time to
+// another leader. Keys that only the process of the lost leader knew (see
+// replies) do not help there.
 func repeatable(r *http.Request) bool {
-	return r.Method == http.MethodGet || r.Method == http.MethodDelete || r.Header.Get(api.HeaderIdempotencyKey) != ""
+	switch r.Method {
+	case http.MethodGet, http.MethodDelete, http.MethodPut:
+		return true
+	}
+	if strings.HasSuffix(r.URL.Path, "/park") && strings.HasPrefix(r.URL.Path, api.PathReservations+"/") {
+		return true // what is parked is not parked again
+	}
+	return r.URL.Query().Get("dryRun") == "true" || keepsKeys(r) && r.Header.Get(api.HeaderIdempotencyKey) != ""
+}
+
+// keepsKeys tells whether the replicated state remembers a request by its key.
+func keepsKeys(r *http.Request) bool {
+	return r.Method == http.MethodPost && (r.URL.Path == api.PathReservations ||
+		strings.HasPrefix(r.URL.Path, api.PathReservations+"/") && strings.HasSuffix(r.URL.Path, "/resume"))
 }
 
 // neverSent tells errors of connecting from errors after it.

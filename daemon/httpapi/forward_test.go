@@ -138,7 +138,7 @@ func TestLeaderLostMidway(t *testing.T) {
 	}{
 		"read is repeated":                      {"GET", "", errors.New("connection reset"), 200, ""},
 		"create with a key is repeated":         {"POST", "k", errors.New("connection reset"), 201, ""},
-		"create without a key is not":           {"POST", "", errors.New("connection reset"), 503, "may or may not"},
+		"create without a key is not":           {"POST", "", errors.New("connection reset"), 504, "may or may not"},
 		"what was never sent is sent elsewhere": {"POST", "", &net.OpError{Op: "dial", Err: errors.New("refused")}, 201, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

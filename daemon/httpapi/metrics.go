@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,9 +45,7 @@ func (s *Server) observe(r *http.Request, status int, took time.Duration) {
 		route = pattern
 	}
 	method := r.Method
-	switch method {
-	case http.MethodGet, http.MethodPost, http.MethodDelete:
-	default:
+	if !slices.Contains(methods, method) {
 		method = "other"
 	}
 	s.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()

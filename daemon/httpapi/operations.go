@@ -11,8 +11,11 @@ import (
 	"vcn/api"
 )
 
-// securityName names the bearer scheme in the OpenAPI document.
-const securityName = "token"
+// Names of the security schemes in the OpenAPI document.
+const (
+	securityName     = "token"
+	securityFeedName = "feed"
+)
 
 func apiConfig(version string) huma.Config {
 	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
@@ -32,7 +35,8 @@ func apiConfig(version string) huma.Config {
 			Components: &huma.Components{
 				Schemas: registry,
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					securityName: {Type: "http", Scheme: "bearer", Description: "A token made by vcnctl token create: operator, project or join."},
+					securityName:     {Type: "http", Scheme: "bearer", Description: "A token made by vcnctl token create: operator, project or join."},
+					securityFeedName: {Type: "apiKey", In: "query", Name: "feed", Description: "The key of a feed, made by vcnctl calendar feed."},
 				},
 			},
 		},
@@ -72,6 +76,9 @@ func operation(id, method, path, summary, text string, status int, a access, mor
 		Security:  []map[string][]string{{securityName: {}}},
 		Responses: map[string]*huma.Response{strconv.Itoa(status): {Description: http.StatusText(status)}},
 	}
+	if method != http.MethodGet && method != http.MethodDelete && method != http.MethodPut {
+		op.Errors = append(op.Errors, http.StatusGatewayTimeout) // see outcomeUnknown
+	}
 	if method == http.MethodGet {
 		op.Responses[strconv.Itoa(status)].Headers = map[string]*huma.Header{api.HeaderStale: {
 			Description: "true: no host leads now, and the answer is of this host's own state, which may be behind",
@@ -81,16 +88,21 @@ func operation(id, method, path, summary, text string, status int, a access, mor
 	return op
 }
 
-// jsonAnswer describes an answer of type T, where no handler's type tells it.
-func jsonAnswer[T any](s *Server, status int, description string) *huma.Response {
-	if description == "" {
-		description = http.StatusText(status)
-	}
+// jsonAnswer describes an answer of one of some types, where no handler's type
+// tells it.
+func jsonAnswer(s *Server, description string, types ...reflect.Type) *huma.Response {
 	index, _ := reflect.TypeFor[Indexed]().FieldByName("Index")
 	schemas := s.api.OpenAPI().Components.Schemas
+	schema := &huma.Schema{}
+	for _, t := range types {
+		schema.OneOf = append(schema.OneOf, schemas.Schema(t, true, ""))
+	}
+	if len(types) == 1 {
+		schema = schema.OneOf[0]
+	}
 	return &huma.Response{
 		Description: description,
-		Content:     map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[T](), true, "")}},
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
 		Headers:     map[string]*huma.Header{api.HeaderIndex: {Schema: huma.SchemaFromField(schemas, index, "")}},
 	}
 }
@@ -108,13 +120,14 @@ func add[I, O any](s *Server, op huma.Operation, h func(context.Context, *I) (*O
 
 // addBody registers an operation with a body of type B, which is read strictly
 // by the contract's own reader: one set of messages for files, flags and requests.
-func addBody[B, I, O any](s *Server, op huma.Operation, h func(context.Context, *I) (*O, error)) {
+func addBody[B, I, O any](s *Server, op huma.Operation, h func(context.Context, *I) (*O, error)) *huma.RequestBody {
 	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[B](), true, "")
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 		"application/json": {Schema: schema}, "application/yaml": {Schema: schema}}}
 	op.SkipValidateBody = true
 	op.Errors = append(op.Errors, http.StatusRequestEntityTooLarge, http.StatusConflict)
 	add(s, op, h)
+	return op.RequestBody // which is required, unless the caller says otherwise
 }
 
 // failure makes an answer of an error. What no asker can do anything about is
@@ -158,6 +171,10 @@ func (s *Server) registerOperations() {
 			return &oneOf[api.Status]{at(st.Index), st}, nil
 		})
 	s.registerReservations()
+	s.registerChanges()
+	s.registerOffers()
+	s.registerSeries()
+	s.registerCalendar()
 	s.registerOperator()
 	add(s, operation("listRolls", http.MethodGet, api.PathRolls, "The rolls there are", "", 200, forOwner),
 		func(context.Context, *nothing) (*listOf[api.Roll], error) {

@@ -39,6 +39,9 @@ func problemHeaders(p *api.Problem) http.Header {
 	h := http.Header{}
 	switch p.Code {
 	case api.CodeNoLeader, api.CodeForming:
+		if p.Status == http.StatusGatewayTimeout {
+			break // what may have been done is not to be repeated blindly
+		}
 		h.Set("Retry-After", strconv.Itoa(retryAfterSeconds))
 	case api.CodeUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="vcn"`)
@@ -130,6 +133,12 @@ func want(msg string) string {
 // newProblem makes a Problem.
 func newProblem(status int, code api.Code, detail, next string) *api.Problem {
 	return &api.Problem{Status: status, Title: http.StatusText(status), Detail: detail, Code: code, Next: next}
+}
+
+// outcomeUnknown says that a request was passed on and its answer lost. It is 504:
+// on 503 nothing was done, and clients repeat what they sent.
+func outcomeUnknown(detail string) *api.Problem {
+	return newProblem(http.StatusGatewayTimeout, api.CodeNoLeader, detail, "look whether it was done (vcnctl list, vcnctl show), then repeat it if not")
 }
 
 // noLeader says that nobody leads now.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -25,13 +26,14 @@ func (s *Server) registerReservations() {
 	add(s, operation("listReservations", http.MethodGet, api.PathReservations, "The reservations there are",
 		"A project's token sees its own project's.", 200, forOwner), s.listReservations)
 	reserve := operation("reserve", http.MethodPost, api.PathReservations, "Reserve a cluster",
-		"All of it is booked, or nothing. With dryRun=true the answer is 200 and a Plan, and nothing is booked. "+
-			"With an Idempotency-Key, repeating the same request answers with the same reservation.", 201, forOwner)
+		"All of it is booked, or nothing. With dryRun=true the answer is 200 and a Plan (of a series: a SeriesResult), and nothing is booked. "+
+			"With an Idempotency-Key, repeating the same request answers with the same reservation. "+
+			"A held offer is taken with offer=ID and no body; of an offer of two slots the first reservation is answered.", 201, forOwner, http.StatusNotFound)
 	reserve.Responses = map[string]*huma.Response{
-		"200": jsonAnswer[api.Plan](s, http.StatusOK, "With dryRun=true: what would be booked"),
-		"201": jsonAnswer[api.Reservation](s, http.StatusCreated, ""),
+		"200": jsonAnswer(s, "With dryRun=true: what would be booked", reflect.TypeFor[api.Plan](), reflect.TypeFor[api.SeriesResult]()),
+		"201": jsonAnswer(s, "Of a specification with slot.repeat: a SeriesResult", reflect.TypeFor[api.Reservation](), reflect.TypeFor[api.SeriesResult]()),
 	}
-	addBody[api.Spec](s, reserve, s.reserve)
+	addBody[api.Spec](s, reserve, s.reserve).Required = false
 	add(s, operation("getReservation", http.MethodGet, one, "One reservation, by id or name",
 		"With index, the answer waits until the reservation has changed after that index (X-Vcn-Index of the last answer), or wait has passed.", 200, forOwner, byName...), s.getReservation)
 	add(s, operation("release", http.MethodDelete, one, "End a reservation now",
@@ -44,7 +46,7 @@ func (s *Server) registerReservations() {
 type listReservationsIn struct {
 	Project string `query:"project" maxLength:"100" doc:"only this project's"`
 	All     bool   `query:"all" doc:"also those that are over"`
-	State   string `query:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,ended,failed,cancelled" doc:"only those in this state"`
+	State   string `query:"state" enum:"waitlisted,booked,provisioning,ready,active,ending,parked,ended,failed,cancelled" doc:"only those in this state"`
 }
 
 func (s *Server) listReservations(ctx context.Context, in *listReservationsIn) (*listOf[api.Reservation], error) {
@@ -54,10 +56,10 @@ func (s *Server) listReservations(ctx context.Context, in *listReservationsIn) (
 	case api.StateEnded, api.StateFailed, api.StateCancelled:
 		f.Closed = true
 	}
+	if err := listsProject(who, in.Project); err != nil {
+		return nil, err
+	}
 	if who.Kind == api.TokenProject {
-		if in.Project != "" && in.Project != who.Project {
-			return nil, newProblem(http.StatusForbidden, api.CodeForbidden, "this token is of project "+who.Project, "leave out project, or use that project's token")
-		}
 		f.Project = who.Project
 	}
 	v := s.cfg.State.View()
@@ -71,8 +73,21 @@ func (s *Server) listReservations(ctx context.Context, in *listReservationsIn) (
 	return listAt(v.Index(), out), nil
 }
 
+// listsProject refuses to list another project's things for a project's token:
+// an empty list would look as if there were none.
+func listsProject(who principal, project string) error {
+	if who.Project == "" || project == "" || project == who.Project {
+		return nil
+	}
+	return newProblem(http.StatusForbidden, api.CodeForbidden, "this token is of project "+who.Project, "leave out project, or use that project's token")
+}
+
 type reserveIn struct {
 	DryRun  bool   `query:"dryRun" doc:"only say what would be booked"`
+	Offer   string `query:"offer" maxLength:"100" doc:"take this held offer; then there is no body"`
+	Name    string `query:"name" maxLength:"40" doc:"with offer: another name than was asked with"`
+	WaitFor string `query:"waitFor" maxLength:"20" doc:"if it does not fit, wait for it: book it as soon as it does, to start at the latest so long after its earliest start (7d)"`
+	Partial bool   `query:"partial" doc:"of a series: book the dates that fit"`
 	Key     string `header:"Idempotency-Key" maxLength:"200" doc:"any text, new for each new request; remembered for a day"`
 	RawBody []byte
 }
@@ -86,14 +101,24 @@ type reserveOut struct {
 
 func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error) {
 	who := principalOf(ctx)
+	if in.Offer != "" {
+		return s.takeOffer(ctx, in)
+	}
+	if err := in.check(); err != nil {
+		return nil, err
+	}
 	spec, err := api.ReadSpec(bytes.NewReader(in.RawBody))
 	if err != nil {
 		return nil, err
 	}
-	if who.Kind == api.TokenProject && spec.Project != "" && spec.Project != who.Project {
-		return nil, newProblem(http.StatusForbidden, api.CodeForbidden,
-			fmt.Sprintf("this token is of project %s, the specification is of project %s", who.Project, spec.Project),
-			"leave project out of the specification, or use that project's token")
+	if err := ofProject(who, spec.Project); err != nil {
+		return nil, err
+	}
+	if spec.Slot.Repeat != "" {
+		return s.reserveSeries(ctx, in, spec)
+	}
+	if in.Partial {
+		return nil, oneWrong("partial", "true", "nothing without slot.repeat: it is for the dates of a series")
 	}
 	if in.DryRun {
 		plan, err := s.cfg.Control.DryRun(ctx, spec, who.Project)
@@ -102,7 +127,30 @@ func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error
 		}
 		return &reserveOut{Status: http.StatusOK, Indexed: at(s.cfg.State.View().Index()), Body: plan}, nil
 	}
-	r, err := s.cfg.Control.Reserve(ctx, spec, who.Project, who.TokenID, in.Key)
+	if in.WaitFor != "" {
+		return s.created(s.cfg.Control.ReserveWait(ctx, spec, in.WaitFor, who.Project, who.TokenID, in.Key))
+	}
+	return s.created(s.cfg.Control.Reserve(ctx, spec, who.Project, who.TokenID, in.Key))
+}
+
+// check refuses parameters that mean nothing beside each other, rather than
+// leave them out silently.
+func (in *reserveIn) check() error {
+	switch {
+	case in.Name != "":
+		return oneWrong("name", in.Name, "nothing without offer: the name is in the specification")
+	case in.WaitFor != "" && in.DryRun:
+		return oneWrong("waitFor", in.WaitFor, "nothing with dryRun: whether and when something comes free is not known")
+	}
+	return nil
+}
+
+// oneWrong says that one field is wrong.
+func oneWrong(field, value, want string) error {
+	return api.Invalid("one field is wrong", []api.FieldError{{Field: field, Value: value, Want: want}})
+}
+
+func (s *Server) created(r *fsm.Reservation, err error) (*reserveOut, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +159,65 @@ func (s *Server) reserve(ctx context.Context, in *reserveIn) (*reserveOut, error
 		r = &now
 	}
 	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathReservations + "/" + r.ID, s.newShower(v).reservation(*r)}, nil
+}
+
+func (s *Server) takeOffer(ctx context.Context, in *reserveIn) (*reserveOut, error) {
+	if in.DryRun || in.Partial || in.WaitFor != "" || len(bytes.TrimSpace(in.RawBody)) > 0 {
+		return nil, api.Invalid("an offer is taken as it is", []api.FieldError{{Field: "offer", Value: in.Offer, Want: "no body, no dryRun, no partial and no waitFor beside it"}})
+	}
+	who, project := principalOf(ctx), ""
+	o, err := s.offer(ctx, in.Offer)
+	switch {
+	case err == nil:
+		project = o.Project
+	case in.Key == "":
+		return nil, err
+	default: // a repeated call finds what the first one made by its key
+		project = s.projectOfKey(who, in.Key)
+	}
+	if project == "" {
+		return nil, err
+	}
+	return s.created(s.cfg.Control.TakeOffer(ctx, in.Offer, in.Name, project, who.TokenID, in.Key))
+}
+
+// projectOfKey is the project for which this token has used a key: its own, or,
+// of an operator's, that of a reservation that it has made; empty if none.
+func (s *Server) projectOfKey(who principal, key string) string {
+	if who.Kind != api.TokenOperator {
+		return who.Project
+	}
+	v := s.cfg.State.View()
+	tried := map[string]bool{}
+	for _, r := range v.Reservations(fsm.ReservationFilter{Closed: true}) {
+		if r.Owner != who.TokenID || tried[r.Project] {
+			continue
+		}
+		tried[r.Project] = true
+		id, _, ok := v.KeyOf(r.Project, key)
+		if made, known := v.Reservation(id); ok && known && made.Owner == who.TokenID {
+			return r.Project
+		}
+	}
+	return ""
+}
+
+func (s *Server) reserveSeries(ctx context.Context, in *reserveIn, spec api.Spec) (*reserveOut, error) {
+	if in.WaitFor != "" {
+		return nil, oneWrong("waitFor", in.WaitFor, "nothing with slot.repeat: the dates of a series do not wait")
+	}
+	who := principalOf(ctx)
+	res, series, err := s.cfg.Control.ReserveSeries(ctx, spec, in.Partial, in.DryRun, who.Project, who.TokenID, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	v := s.cfg.State.View()
+	if series == nil {
+		return &reserveOut{Status: http.StatusOK, Indexed: at(v.Index()), Body: res}, nil
+	}
+	shown := s.newShower(v).series(*series)
+	res.Series = &shown
+	return &reserveOut{http.StatusCreated, at(v.Index()), api.PathSeries + "/" + series.ID, res}, nil
 }
 
 type FindIn struct {
@@ -172,7 +279,7 @@ func (w WaitIn) duration() (time.Duration, error) {
 	}
 	d, err := api.ParseDuration(w.Wait)
 	if err != nil {
-		return 0, api.Invalid("one field is wrong", []api.FieldError{{Field: "wait", Value: w.Wait, Want: "a length such as 30s, at most 60s"}})
+		return 0, oneWrong("wait", w.Wait, "a length such as 30s, at most 60s")
 	}
 	return min(d, waitSecondsMax*time.Second), nil
 }

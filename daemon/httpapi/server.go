@@ -38,6 +38,25 @@ type Control interface {
 	Reserve(ctx context.Context, spec api.Spec, project, owner, key string) (*fsm.Reservation, error)
 	DryRun(ctx context.Context, spec api.Spec, project string) (api.Plan, error)
 	Release(ctx context.Context, id, by string) (*fsm.Reservation, error)
+	ReserveWait(ctx context.Context, spec api.Spec, waitFor, project, owner, key string) (*fsm.Reservation, error)
+	ReserveSeries(ctx context.Context, spec api.Spec, partial, dryRun bool, project, owner, key string) (api.SeriesResult, *fsm.Series, error)
+	ChangeSeries(ctx context.Context, id string, ch api.Change, dryRun bool, by string, sees func(string) bool) (api.SeriesResult, error)
+	CancelSeries(ctx context.Context, id, by string) error
+	Offers(ctx context.Context, req api.OfferRequest, project, owner string) (api.OfferList, error)
+	Offer(id string) (api.Offer, error)
+	ReleaseOffer(ctx context.Context, id string) error
+	TakeOffer(ctx context.Context, id, name, project, owner, key string) (*fsm.Reservation, error)
+	Change(ctx context.Context, id string, ch api.Change, by, lossOf string, sees func(string) bool) (*fsm.Reservation, error)
+	PlanChange(id string, ch api.Change, sees func(string) bool) (api.ChangePlan, error)
+	Park(ctx context.Context, id string, req api.ParkRequest, by string) (*fsm.Reservation, error)
+	Resume(ctx context.Context, id string, slot api.Slot, key string) (*fsm.Reservation, error)
+	PlanResume(id string, slot api.Slot) (api.Plan, error)
+	Explain(id string, sees func(string) bool) (api.Explanation, error)
+	Calendar(from, until time.Time, project string, sees func(string) bool) (api.Calendar, error)
+	CalendarSlots(from, until time.Time, project string, sees func(string) bool) []api.CalendarSlot
+	CreateFeed(ctx context.Context, req api.FeedRequest, project, by string) (api.Feed, error)
+	Policy() api.Policy
+	SetPolicy(ctx context.Context, p api.Policy) error
 	CreateToken(ctx context.Context, req api.TokenRequest, by string) (api.Token, error)
 	RevokeToken(ctx context.Context, id string) error
 	WantImages(ctx context.Context, req api.ImageRequest) ([]string, error)
@@ -109,6 +128,7 @@ type Server struct {
 	internal http.Handler
 	docs     []byte
 	openapi  []byte
+	replies  replies
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 }
@@ -241,13 +261,16 @@ func (r *recorder) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
+// methods are those that routes take.
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
 // noRoute answers for paths and methods there are not.
 func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/" && r.Method == http.MethodGet {
 		http.Redirect(w, r, api.PathDocs, http.StatusFound)
 		return
 	}
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, m := range methods {
 		probe := r.Clone(r.Context())
 		probe.Method = m
 		if _, pattern := s.local.Handler(probe); pattern != "/" && pattern != "" && m != r.Method {

@@ -18,6 +18,7 @@ type shower struct {
 	v       *fsm.View
 	names   map[string]string // hosts by id
 	hostKey func(r fsm.Reservation, node string) string
+	waiting map[string]int // places in the waitlist by id, once one was asked for
 }
 
 func (srv *Server) newShower(v *fsm.View) *shower {
@@ -31,19 +32,16 @@ func (srv *Server) newShower(v *fsm.View) *shower {
 func (s *shower) host(id string) string { return cmp.Or(s.names[id], id) }
 
 func (s *shower) reservation(r fsm.Reservation) api.Reservation {
-	storage := map[string]string{}
-	for _, v := range s.v.Volumes(r.ID) {
-		storage[v.Node] = s.host(v.Host)
-	}
 	out := api.Reservation{
 		ID: r.ID, Name: r.Name, Project: r.Project, Owner: r.Owner, State: r.State, Message: r.Message,
 		Conditions: r.Conditions, Start: r.Start, End: r.End, Provision: r.Provision, Created: r.Created,
+		Zone: r.Zone, Lead: api.FormatDuration(r.Lead), Held: r.Bound && r.Live(), Series: r.Series, ParkedUntil: timeOrNil(r.ParkedUntil),
 		ReadyAt: timeOrNil(r.ReadyAt), VLAN: r.VLAN, Subnet: r.Subnet, Phases: r.Phases,
 		Rolls: orEmpty(r.Rolls), Spec: r.Spec, Nodes: make([]api.Node, 0, len(r.Nodes)),
 	}
 	for _, n := range r.Nodes {
 		out.Nodes = append(out.Nodes, api.Node{
-			Name: n.Name, Role: n.Role, Host: s.host(n.Host), Storage: storage[n.Name],
+			Name: n.Name, Role: n.Role, Host: s.host(n.Host), Storage: s.host(n.Storage),
 			PrivateIP: n.PrivateIP, PublicIP: n.PublicIP, MAC: n.PrivateMAC,
 			CPUs: n.CPUs, Memory: api.Quantity(n.MemoryBytes), Disk: api.Quantity(n.DiskBytes),
 			Generation: n.Generation, State: n.State, Since: n.Since, Message: n.Message,
@@ -53,7 +51,59 @@ func (s *shower) reservation(r fsm.Reservation) api.Reservation {
 		}
 	}
 	out.Spec.Rolls = slices.Clone(r.Spec.Rolls)
+	s.times(&out, &r)
+	out.Change = pending(&r)
 	return out
+}
+
+// times adds what is said about the slot beyond its start and end.
+func (s *shower) times(out *api.Reservation, r *fsm.Reservation) {
+	switch {
+	case !r.ReadyAt.IsZero() && r.Provision.Before(r.Start): // what started at once was neither
+		early := int64(r.Start.Sub(r.ReadyAt) / time.Second)
+		out.Early = &early
+	case r.State == api.StateBooked || r.State == api.StateProvisioning:
+		done := r.Provision.Add(r.Lead)
+		if done.Before(r.Start) {
+			done = r.Start
+		}
+		out.Expected = &done
+	case r.State == api.StateWaitlisted:
+		w := &api.Wait{Earliest: r.Wait.Earliest, Latest: r.Wait.Latest, Passed: r.Wait.Passed, Message: r.Wait.Message}
+		if s.waiting == nil {
+			s.waiting = map[string]int{}
+			for i, o := range s.v.Waitlist() {
+				s.waiting[o.ID] = i + 1
+			}
+		}
+		w.Position = s.waiting[r.ID]
+		out.Wait = w
+	}
+	if r.State != api.StateParked && !r.Kept {
+		out.ParkedUntil = nil
+	}
+}
+
+// pending is the change of a running cluster that is still under way.
+func pending(r *fsm.Reservation) *api.PendingChange {
+	p := &api.PendingChange{}
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		switch {
+		case n.Leaving:
+			p.Leaving = append(p.Leaving, n.Name)
+			if !n.LeaveBy.IsZero() {
+				p.Deadline = &n.LeaveBy
+			}
+			p.Message = cmp.Or(p.Message, n.Message)
+		case n.Joining:
+			p.Joining = append(p.Joining, n.Name)
+		}
+	}
+	if !r.Live() || len(p.Leaving)+len(p.Joining) == 0 {
+		return nil
+	}
+	return p
 }
 
 func timeOrNil(t time.Time) *time.Time {

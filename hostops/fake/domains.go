@@ -18,6 +18,9 @@ type domain struct {
 	foreign bool
 	ready   *time.Timer
 	device  int // which attachment its disk was when it started; 0: none
+	// life ends when the guest goes off: its programs end with it.
+	life context.Context
+	end  context.CancelFunc
 }
 
 func (d *domain) halt() {
@@ -29,6 +32,9 @@ func (d *domain) halt() {
 
 func (d *domain) off(state hostops.DomainState, why string) {
 	d.halt()
+	if d.end != nil && state != hostops.DomainPaused {
+		d.end()
+	}
 	d.seen.State, d.seen.Ready, d.seen.Detail = state, false, why
 }
 
@@ -81,6 +87,7 @@ func (f domains) Ensure(ctx context.Context, s hostops.DomainSpec) error {
 		Reservation: s.Reservation, Node: s.Node, Generation: s.Generation,
 		State: hostops.DomainRunning, Started: time.Now(),
 	}, device: h.deviceOf(s.Disk.Path)}
+	d.life, d.end = context.WithCancel(context.Background())
 	h.domains[k] = d
 	h.bootTimer(k, d)
 	h.changed()

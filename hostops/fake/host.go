@@ -47,6 +47,8 @@ type Host struct {
 	rules    []*rule
 	calls    []string
 	domains  map[string]*domain
+	guests   map[string]*guest       // by node: what is on its disk
+	programs map[string]GuestHandler // by path
 	networks map[int]*network
 	volumes  map[string]hostops.Volume
 	exports  map[string]*export
@@ -82,6 +84,7 @@ func New(c Config) *Host {
 	h := &Host{
 		cfg:      c,
 		domains:  map[string]*domain{},
+		guests:   map[string]*guest{},
 		networks: map[int]*network{},
 		volumes:  map[string]hostops.Volume{},
 		exports:  map[string]*export{},
@@ -90,6 +93,7 @@ func New(c Config) *Host {
 		building: make(chan struct{}, 1),
 		done:     make(chan struct{}),
 	}
+	h.programs = h.builtinPrograms()
 	c.Fabric.join(h)
 	return h
 }
@@ -230,6 +234,9 @@ func (h *Host) Close() error {
 	close(h.done)
 	for _, d := range h.domains {
 		d.halt()
+		if d.end != nil {
+			d.end()
+		}
 	}
 	h.cfg.Fabric.leave(h)
 	return nil

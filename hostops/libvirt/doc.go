@@ -1,9 +1,10 @@
-// Package libvirt is hostops.Domains on libvirtd, over its unix socket, in pure
+// Package libvirt is hostops.Domains and hostops.Guests on libvirtd, over its unix socket, in pure
 // Go. Nothing outside this package knows libvirt.
 //
 //	DomainSpec ─parts─▶ domain XML (+ our metadata) ─define─ create ─▶ QEMU
 //	                    secret (CHAP, ephemeral) ───┘
 //	List:  all domains ─live XML─▶ ours by metadata; ready = agent channel connected
+//	Run:   guest-exec ─▶ guest-exec-status, again and again ─▶ exit code, outputs
 //	Watch: lifecycle + agent events ─coalesced─▶ one channel; reconnects by itself
 //
 // What marks a domain as ours is the element <vcn:node> in its metadata, never
@@ -35,4 +36,15 @@
 //   - Writes are cached nowhere on the way (cache=none), and an I/O error stops
 //     the guest (error_policy=stop) instead of reaching its file system. Ensure
 //     lets such a guest go on; if the error stays, it stops again.
+//   - Long commands: libvirtd writes to an agent's socket without waiting. When the
+//     socket is full after a part, it takes the part as not sent and sends it
+//     again, so that the agent reads nonsense and its answers go to the wrong
+//     questions (seen with 400 KB under load, libvirt 9.0). So no command is longer
+//     than 96 KiB, well below a socket's buffer, and longer input goes in pieces
+//     through a file in the guest.
+//   - A guest's agent is the guest's: each exchange is bounded in time and size, and
+//     few go on at once, since each holds one of libvirtd's 20 workers until the
+//     guest answers. An answer of more than 4 MiB (both outputs, in base64) does
+//     not pass libvirtd, and is ErrNoAgent. Run takes no claim of its node, so
+//     that a command which hangs never keeps the node from being stopped.
 package libvirt

@@ -43,7 +43,8 @@ type Driver struct {
 	end  context.CancelFunc
 	wg   sync.WaitGroup
 
-	claims claims.Set // by node
+	claims claims.Set    // by node
+	agents chan struct{} // taken by exchanges with guest agents
 }
 
 var _ hostops.Domains = (*Driver)(nil)
@@ -69,6 +70,7 @@ func New(c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		socket: c.Socket, uri: c.URI, cluster: c.Cluster, accel: accel, why: why, log: c.Log, now: time.Now,
+		agents: make(chan struct{}, agentCallsMax),
 	}
 	if accel == facts.TCG {
 		d.tscKHz = facts.TSCKHz()

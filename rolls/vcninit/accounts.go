@@ -128,7 +128,7 @@ func parseAccounts(text string) ([]account, error) {
 
 // merge adds or updates the accounts and makes the admins members of the
 // admins' group. What the image or the owner has added stays as it is: an
-// existing password, other members, other accounts.
+// existing password, another shell or name, other members, other accounts.
 func (t *tables) merge(as []account, admins []string) error {
 	for _, a := range as {
 		if i := find(t.passwd, a.name); i >= 0 {
@@ -136,7 +136,9 @@ func (t *tables) merge(as []account, admins []string) error {
 			if err != nil || old < userUIDMin {
 				return fmt.Errorf("account %s: the name belongs to the system", a.name)
 			}
-			t.passwd[i] = a.line
+			if field(t.passwd[i], 2) != strconv.Itoa(a.uid) || field(t.passwd[i], 3) != strconv.Itoa(a.gid) {
+				t.passwd[i] = a.line
+			}
 		} else {
 			t.passwd = append(t.passwd, a.line)
 		}

@@ -137,14 +137,19 @@ func seed(root string) error {
 		return err
 	}
 	defer r.Close()
-	changed, files, err := applySeed(r, tarball)
+	changed, did, err := applySeed(r, tarball)
 	if err != nil {
 		return fmt.Errorf("apply seed: %w", err)
 	}
-	if changed {
-		say("seed applied, %d files", files)
-	} else {
+	if !changed {
 		say("seed unchanged")
+		return nil
+	}
+	say("seed applied, %d files", did.files)
+	for what, names := range map[string][]string{"left as it was changed": did.kept, "replaced, kept as": did.saved} {
+		for _, name := range names {
+			say("%s: /%s", what, name)
+		}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,54 +27,61 @@ var errEscape = errors.New("path leaves the root")
 // applySeed unpacks the tar below root unless its digest is stamped there. The
 // stamp is written last, and durably, so that an interrupted boot applies
 // again.
-func applySeed(root *os.Root, tarball []byte) (changed bool, files int, err error) {
-	sum := sha256.Sum256(tarball)
-	digest := hex.EncodeToString(sum[:]) + "\n"
-	if old, err := root.ReadFile(stampPath); err == nil && string(old) == digest {
-		return false, 0, nil
+func applySeed(root *os.Root, tarball []byte) (changed bool, did tally, err error) {
+	digest := sumOf(tarball) + "\n"
+	old, err := root.ReadFile(stampPath)
+	if err == nil && string(old) == digest {
+		return false, did, nil
 	}
-	files, err = untar(root, bytes.NewReader(tarball))
-	if err != nil {
-		return false, files, err
+	u := &unpacker{root: root, again: err == nil, seen: map[string]bool{}}
+	if err := root.MkdirAll("var/lib/vcn", 0o755); err != nil {
+		return false, u.tally, err
+	}
+	if err := u.untar(bytes.NewReader(tarball)); err != nil {
+		return false, u.tally, err
+	}
+	if err := u.forget(); err != nil {
+		return false, u.tally, err
 	}
 	if err := mergeAccounts(root); err != nil {
-		return false, files, fmt.Errorf("merge accounts: %w", err)
-	}
-	if err := root.MkdirAll("var/lib/vcn", 0o755); err != nil {
-		return false, files, err
+		return false, u.tally, fmt.Errorf("merge accounts: %w", err)
 	}
 	syscall.Sync() // content before the stamp that vouches for it
 	err = replaceFile(root, stampPath, []byte(digest), 0o600, os.Getuid(), os.Getgid())
-	return true, files, err
+	return true, u.tally, err
 }
 
 // untar unpacks directories, regular files and symbolic links with their
 // owners, modes and times. Anything else in a seed is an error.
-func untar(root *os.Root, r io.Reader) (files int, err error) {
+func (u *unpacker) untar(r io.Reader) error {
 	t := tar.NewReader(r)
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
-			return files, nil
+			return nil
 		}
 		if err != nil {
-			return files, fmt.Errorf("read tar: %w", err)
+			return fmt.Errorf("read tar: %w", err)
 		}
 		if n >= tarFilesMax {
-			return files, fmt.Errorf("more than %d entries", tarFilesMax)
+			return fmt.Errorf("more than %d entries", tarFilesMax)
 		}
 		name, err := entryName(h.Name)
 		if err != nil {
-			return files, err
+			return err
 		}
 		if name == "." {
 			continue
 		}
-		if err := extract(root, name, h, t); err != nil {
-			return files, fmt.Errorf("unpack %s: %w", name, err)
-		}
-		if h.Typeflag == tar.TypeReg {
-			files++
+		if err := u.extract(name, h, t); err != nil {
+			err = fmt.Errorf("unpack %s: %w", name, err)
+			var path *fs.PathError
+			if !u.again || strings.HasPrefix(name, "etc/") || !errors.As(err, &path) {
+				return err
+			}
+			// The owner has made something else of that place, such as a link to
+			// another disk. The node must come up all the same.
+			say("%v", err)
 		}
 	}
 }
@@ -91,8 +97,8 @@ func entryName(name string) (string, error) {
 	return path.Clean(strings.TrimLeft(name, "/")), nil
 }
 
-func extract(root *os.Root, name string, h *tar.Header, r io.Reader) error {
-	mode := tarMode(h.Mode)
+func (u *unpacker) extract(name string, h *tar.Header, r io.Reader) error {
+	root, mode := u.root, tarMode(h.Mode)
 	if dir := path.Dir(name); dir != "." {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -100,13 +106,23 @@ func extract(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
+		if fi, err := root.Stat(name); u.again && err == nil && fi.IsDir() {
+			return nil // its owner may have opened it, or closed it
+		}
 		if err := root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	case tar.TypeSymlink:
 		return extractLink(root, name, h)
 	case tar.TypeReg:
-		return writeStream(root, name, r, mode, h.Uid, h.Gid, h.ModTime)
+		if h.Size > seedFileBytesMax {
+			return fmt.Errorf("%d bytes, at most %d", h.Size, seedFileBytesMax)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		return u.file(name, b, mode, h.Uid, h.Gid, h.ModTime)
 	default:
 		return fmt.Errorf("entry type %q is not allowed in a seed", h.Typeflag)
 	}

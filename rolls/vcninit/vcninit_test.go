@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -65,9 +66,15 @@ func read(t *testing.T, parts ...string) string {
 	return string(b)
 }
 
+func unpack(root *os.Root, r io.Reader) (int, error) {
+	u := &unpacker{root: root, seen: map[string]bool{}}
+	err := u.untar(r)
+	return u.files, err
+}
+
 func TestUntarSetsContentModesAndLinks(t *testing.T) {
 	dir, r := openRoot(t)
-	n, err := untar(r, bytes.NewReader(pack(t,
+	n, err := unpack(r, bytes.NewReader(pack(t,
 		tar.Header{Name: "home/alice/", Typeflag: tar.TypeDir, Mode: 0o700},
 		file("home/alice/key", "secret", 0o600),
 		file("/etc/x/tool", "run", 0o4755), // parents are made, a leading slash dropped
@@ -101,7 +108,7 @@ func TestUntarSetsOwners(t *testing.T) {
 	if err := errors.Join(w.WriteHeader(h), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := untar(r, &buf); err != nil {
+	if _, err := unpack(r, &buf); err != nil {
 		t.Fatal(err)
 	}
 	fi, err := os.Stat(filepath.Join(dir, "f"))
@@ -129,7 +136,7 @@ func TestUntarStaysInside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, r := openRoot(t)
-			if _, err := untar(r, bytes.NewReader(pack(t, hs...))); err == nil {
+			if _, err := unpack(r, bytes.NewReader(pack(t, hs...))); err == nil {
 				t.Error("no error")
 			}
 			if got := read(t, outside); got != "whole" {
@@ -147,7 +154,7 @@ func TestUntarReplacesALinkInsteadOfWritingThroughIt(t *testing.T) {
 	if err := os.Symlink("target", filepath.Join(dir, "f")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := untar(r, bytes.NewReader(pack(t, file("f", "new", 0o644)))); err != nil {
+	if _, err := unpack(r, bytes.NewReader(pack(t, file("f", "new", 0o644)))); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, dir, "target") != "whole" || read(t, dir, "f") != "new" {
@@ -240,6 +247,9 @@ func TestMergeKeepsAPasswordTheOwnerSet(t *testing.T) {
 	tb.shadow = append(tb.shadow, "alice:$y$hash:20000:0:99999:7:::")
 	if err := tb.merge(as, nil); err != nil {
 		t.Fatal(err)
+	}
+	if got := tb.passwd[find(tb.passwd, "alice")]; !strings.HasSuffix(got, "/bin/zsh") {
+		t.Errorf("the shell alice chose is gone: %q", got)
 	}
 	if got := tb.shadow[find(tb.shadow, "alice")]; got != "alice:$y$hash:20000:0:99999:7:::" {
 		t.Errorf("shadow %q", got)

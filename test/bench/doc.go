@@ -28,7 +28,7 @@
 //     machine three hosts in one process may well lose a heartbeat. "retries" counts them.
 //   - Wall times say what a busy machine allowed. Processor times per reserve and
 //     per guest stand beside them, and the log names the load.
-//   - The raw peer applies a recorded ReservationCreate, byte for byte, to a state machine
+//   - The raw peer applies a recorded ReservationBook, byte for byte, to a state machine
 //     that does nothing. Rejected: a small refused command on the real FSM, whose
 //     cost would be taken off ours. Node.Apply beside bare Raft is cluster's benchmark.
 //   - The bare boot uses the seed of the very frontend that was reserved, its kernel,

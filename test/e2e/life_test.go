@@ -80,6 +80,9 @@ func TestLife(t *testing.T) {
 	step("a follower is cut off and comes back", l.cutOff)
 	step("the second cluster ends by itself", l.betaEnds)
 	step("every vcnd is killed in turn during a job", l.everyDaemon)
+	need("a worker joins under a job, and leaves only when its job has ended", l.growAndShrink)
+	need("a parked cluster comes back with what is on its disks", l.parkAndResume)
+	step("what is asked for is offered, held, waited for and changed", l.calendar)
 	step("a released cluster leaves nothing", l.release)
 }
 

@@ -33,6 +33,8 @@ var thirdPartyWalls = []struct {
 	{"github.com/vishvananda/netlink", []string{"hostops/netlink"}, "one driver makes links"},
 	{"github.com/cilium/ebpf", []string{"hostops/netlink"}, "filters belong to links"},
 	{"github.com/gostor/gotgt", []string{"hostops/iscsi"}, "what was measured wrong in it is overridden in one place"},
+	{"github.com/teambition/rrule-go", []string{"api"}, "what is wrong in it is kept from everybody in one place"},
+	{"github.com/arran4/golang-ical", []string{"api/ical"}, "one room writes calendars"},
 	{"github.com/spf13/cobra", []string{"cli", "daemon/vcnd"}, "commands are flags and their help"},
 }
 
@@ -47,10 +49,14 @@ var ours = map[string][]string{
 	"rolls":                      {"rolls", "internal"},
 	"hostops":                    {"hostops", "rolls", "internal"},
 	"cli":                        {"api", "cli", "internal"},
+	"cli/vcnctl":                 {"api", "cli", "daemon/simulate"},
 	"daemon/agent":               {"api", "fsm", "hostops", "rolls", "internal"},
 	"daemon/control":             {"api", "fsm", "placement", "rolls", "cluster/pki", "internal"},
 	"daemon/httpapi":             {"api", "fsm", "daemon/httpapi", "internal"},
 	"daemon/httpapi/agentclient": {"api", "fsm", "internal"},
+	"daemon/notify":              {"internal"},
+	"daemon/simulate":            {"api", "fsm", "placement", "rolls", "daemon/control", "internal"},
+	"daemon/simulate/swf":        {},
 }
 
 // inTests may also be imported by a room's tests.

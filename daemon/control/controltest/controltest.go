@@ -37,7 +37,10 @@ type Options struct {
 	Pools     fsm.Pools      // default: VLANs 100-199, 10.64.0.0/12 by /24, 192.0.2.10-250
 	Catalog   *rolls.Catalog // default: the built-in rolls
 	Delay     time.Duration  // of a commit
-	Log       *slog.Logger
+	// Now is the true time; default time.Now. For tests that drive time themselves.
+	Now      func() time.Time
+	Notifier control.Notifier
+	Log      *slog.Logger
 }
 
 // Gossip is a stand-in for what gossip says of hosts.
@@ -48,6 +51,7 @@ type Gossip struct {
 	changed  chan struct{}
 	skew     map[string]time.Duration
 	mute     map[string]bool
+	now      func() time.Time
 	Internal map[string]string
 }
 
@@ -58,7 +62,7 @@ func (g *Gossip) Members() []control.Member {
 	out := append([]control.Member(nil), g.members...)
 	for i := range out {
 		if m := &out[i]; !g.mute[m.HostID] {
-			m.Wall = time.Now().Add(g.skew[m.HostID])
+			m.Wall = g.now().Add(g.skew[m.HostID])
 		}
 	}
 	return out
@@ -68,7 +72,7 @@ func (g *Gossip) Members() []control.Member {
 func (g *Gossip) leaderNow() time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return time.Now().Add(g.skew[HostID(0)])
+	return g.now().Add(g.skew[HostID(0)])
 }
 
 // SetClock sets how far a host's wall clock is ahead of the true time. The first
@@ -146,12 +150,15 @@ func New(tb testing.TB, o Options) *Rig {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	if o.Pools == (fsm.Pools{}) {
 		o.Pools = fsm.Pools{VLANFirst: 100, VLANLast: 199, Subnets: "10.64.0.0/12", SubnetBits: 24,
 			PublicFirst: "192.0.2.10", PublicLast: "192.0.2.250", PublicBits: 24, PublicGateway: "192.0.2.1", MACPrefix: "02:76:63"}
 	}
 	r := &Rig{tb: tb, FSM: fsm.New(o.Log), Catalog: o.Catalog, Gossip: &Gossip{
-		changed: make(chan struct{}, 1), voters: o.Hosts, skew: map[string]time.Duration{}, mute: map[string]bool{},
+		changed: make(chan struct{}, 1), voters: o.Hosts, skew: map[string]time.Duration{}, mute: map[string]bool{}, now: o.Now,
 	}}
 	r.Applier = &fsmtest.Local{FSM: r.FSM, Delay: o.Delay}
 	var err error
@@ -163,7 +170,7 @@ func New(tb testing.TB, o Options) *Rig {
 	r.must(err)
 	text, row, err := control.NewToken(o.ClusterID, r.CA.CertPEM, api.TokenOperator)
 	r.must(err)
-	row.Expires = time.Now().Add(365 * 24 * time.Hour)
+	row.Expires = o.Now().Add(365 * 24 * time.Hour)
 	r.Operator = text
 	r.Apply(fsm.ClusterInit{Token: row, Meta: fsm.Meta{ClusterID: o.ClusterID, Name: "lab", CACert: r.CA.CertPEM, CAKey: r.CA.KeyPEM,
 		GossipKey: []byte("0123456789abcdef0123456789abcdef"), Expect: min(o.Hosts, 3), Pools: o.Pools}})
@@ -174,7 +181,7 @@ func New(tb testing.TB, o Options) *Rig {
 		r.Gossip.SetVoters(1)
 	}
 	r.Control, err = control.New(control.Config{Applier: r.Applier, State: r.FSM, Members: r.Gossip, Catalog: r.Catalog,
-		Changed: r.Gossip.changed, Now: r.Gossip.leaderNow, Log: o.Log})
+		Changed: r.Gossip.changed, Now: r.Gossip.leaderNow, Notifier: o.Notifier, Log: o.Log})
 	r.must(err)
 	return r
 }
@@ -203,16 +210,6 @@ func (r *Rig) must(err error) {
 	}
 }
 
-// Rival is another control on the same state, with plans of its own in flight.
-func (r *Rig) Rival(tb testing.TB) *control.Control {
-	tb.Helper()
-	c, err := control.New(control.Config{Applier: r.Applier, State: r.FSM, Members: r.Gossip, Catalog: r.Catalog})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return c
-}
-
 // Apply2 commits a command past Applier.Before, for use inside it.
 func (r *Rig) Apply2(cmd fsm.Command) {
 	before := r.Applier.Before
@@ -224,7 +221,7 @@ func (r *Rig) Apply2(cmd fsm.Command) {
 // Apply commits a command and fails the test if it is refused.
 func (r *Rig) Apply(cmd fsm.Command) fsm.Result {
 	r.tb.Helper()
-	entry, err := fsm.Encode(cmd, time.Now())
+	entry, err := fsm.Encode(cmd, r.Gossip.now())
 	r.must(err)
 	answer, _, err := r.Applier.Apply(context.Background(), entry)
 	r.must(err)
@@ -249,7 +246,7 @@ func (r *Rig) Report(host string) uint64 {
 		rep.Objects = append(rep.Objects, fsm.Object{Kind: fsm.KindVolume, ID: v.ID, Reservation: v.Reservation, Generation: v.Generation, State: fsm.ObjReady})
 	}
 	for _, n := range a.Nodes {
-		if n.Run {
+		if n.Run && !n.Stop {
 			rep.Objects = append(rep.Objects, fsm.Object{Kind: fsm.KindNode, ID: n.Reservation + "/" + n.Node, Reservation: n.Reservation, Node: n.Node, Generation: n.Generation, State: fsm.ObjReady})
 		}
 	}
@@ -257,14 +254,20 @@ func (r *Rig) Report(host string) uint64 {
 	return a.Index
 }
 
+// SettleOnce lets every host that is alive report once.
+func (r *Rig) SettleOnce() {
+	r.tb.Helper()
+	for _, h := range r.FSM.View().Hosts() {
+		if h.Status == fsm.HostAlive {
+			r.Report(h.ID)
+		}
+	}
+}
+
 // Settle lets every host report until nothing changes but the index.
 func (r *Rig) Settle() {
 	r.tb.Helper()
 	for range 6 {
-		for _, h := range r.FSM.View().Hosts() {
-			if h.Status == fsm.HostAlive {
-				r.Report(h.ID)
-			}
-		}
+		r.SettleOnce()
 	}
 }

@@ -79,7 +79,7 @@ func (t *tx) checkParkQuota(r, old *Reservation) error {
 	if limit == 0 || old != nil && (parks(old) || old.Kept) && sum <= diskBytes(old) {
 		return nil
 	}
-	for o := range scan[Reservation](t.reader, tabReservations, "live", nil) {
+	for o := range scan[Reservation](t.reader, tabReservations, "name", nil) {
 		if o.Project == r.Project && o.ID != r.ID && (parks(o) || o.Kept) {
 			sum += diskBytes(o)
 		}

@@ -19,6 +19,7 @@ type FSM struct {
 
 	mu       sync.Mutex
 	db       *memdb.MemDB
+	changes  *changeLog // of db
 	index    uint64
 	moved    chan struct{} // closed and replaced when index moves; nil if nobody waits
 	replaced chan struct{} // closed and replaced by Restore
@@ -40,7 +41,7 @@ type Result struct {
 
 // New returns an empty state.
 func New(log *slog.Logger) *FSM {
-	return &FSM{log: log, eventsMax: EventsMax, db: newDB(), replaced: make(chan struct{})}
+	return &FSM{log: log, eventsMax: EventsMax, db: newDB(), changes: &changeLog{}, replaced: make(chan struct{})}
 }
 
 func newDB() *memdb.MemDB {
@@ -61,23 +62,25 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	txn := f.database().Txn(true)
 	state := reader{txn}.state()
 	last := state.Index
+	var moved []hostChange
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			continue // a configuration entry: no state of ours
 		}
-		out[i] = f.apply(l, txn, &state)
+		out[i] = f.apply(l, txn, &state, &moved)
 	}
 	if state.Index == last {
 		txn.Abort()
 		return out
 	}
 	must(txn.Insert(tabState, &state))
+	f.changes.add(moved) // before anybody can see them
 	txn.Commit()
 	f.announce(state.Index)
 	return out
 }
 
-func (f *FSM) apply(l *raft.Log, txn *memdb.Txn, state *stateRow) Result {
+func (f *FSM) apply(l *raft.Log, txn *memdb.Txn, state *stateRow, moved *[]hostChange) Result {
 	cmd, stamp, err := decode(l.Data)
 	if err != nil {
 		panic(fmt.Sprintf("fsm: cannot apply log entry %d: %v", l.Index, err))
@@ -93,6 +96,7 @@ func (f *FSM) apply(l *raft.Log, txn *memdb.Txn, state *stateRow) Result {
 	if err == nil {
 		t.ease()
 		*state = t.state
+		*moved = append(*moved, t.moved...)
 		return Result{Index: l.Index, Reservation: t.result}
 	}
 	// Nothing remains of it; clock and index move all the same.
@@ -131,7 +135,10 @@ func (f *FSM) announce(index uint64) {
 // View returns the state as it is now; it never changes. It costs nothing to
 // make and holds memory only while it is kept.
 func (f *FSM) View() *View {
-	v := &View{reader: reader{f.database().Txn(false)}}
+	f.mu.Lock()
+	db, changes := f.db, f.changes
+	f.mu.Unlock()
+	v := &View{reader: reader{db.Txn(false)}, changes: changes}
 	v.st = v.reader.state()
 	return v
 }
@@ -189,11 +196,11 @@ func (f *FSM) WatchReservation(ctx context.Context, id string, after uint64) *Vi
 func (f *FSM) watch(ctx context.Context, table string, k []byte, done func(any) bool) *View {
 	for {
 		f.mu.Lock()
-		txn, replaced := f.db.Txn(false), f.replaced
+		txn, changes, replaced := f.db.Txn(false), f.changes, f.replaced
 		f.mu.Unlock()
 		changed, raw, err := txn.FirstWatch(table, "id", k)
 		must(err)
-		v := &View{reader: reader{txn}}
+		v := &View{reader: reader{txn}, changes: changes}
 		v.st = v.reader.state()
 		if done(raw) {
 			return v

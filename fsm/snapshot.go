@@ -165,7 +165,7 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 		return fmt.Errorf("restore: %w: it is of cluster %q, this one is %q", ErrSnapshot, header.ClusterID, m.ClusterID)
 	}
 	f.mu.Lock()
-	f.db = db
+	f.db, f.changes = db, &changeLog{base: header.Index}
 	close(f.replaced)
 	f.replaced = make(chan struct{})
 	f.mu.Unlock()
@@ -272,7 +272,7 @@ func (l *lines) table(t *tx, table stored) error {
 
 // derive makes the tables that snapshots leave out.
 func (t *tx) derive() {
-	for _, r := range all(scan[Reservation](t.reader, tabReservations, "live", nil)) {
+	for _, r := range all(scan[Reservation](t.reader, tabReservations, "name", nil)) {
 		for _, b := range bookingsOf(r) {
 			t.book(b)
 		}

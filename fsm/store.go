@@ -157,7 +157,7 @@ func schema() *memdb.DBSchema {
 		table(tabReservations,
 			idx("id", func(r *Reservation) []byte { return key(r.ID) }),
 			idx("name", reservationByName),
-			idx("live", reservationByLive),
+			idx("ending", reservationByEnding),
 			idx("placed", reservationByPlaced),
 			idx("bind", reservationByBind),
 			idx("waiting", reservationByWait),
@@ -185,11 +185,8 @@ func schema() *memdb.DBSchema {
 			idx("reservation", eventByReservation)),
 		table(tabBookings,
 			idx("id", func(b *Booking) []byte { return key(b.Owner, b.Host, b.From, b.Until) }),
-			idx("host", func(b *Booking) []byte { return key(b.Host, b.Until, b.From, b.Owner) }),
-			idx("until", func(b *Booking) []byte { return key(b.Until, b.Host, b.From, b.Owner) })),
-		table(tabTimeline,
-			idx("id", func(r *timelineRow) []byte { return key(r.Host) }),
-			idx("changed", func(r *timelineRow) []byte { return key(r.Index, r.Host) })),
+			idx("host", func(b *Booking) []byte { return key(b.Host, b.Until, b.From, b.Owner) })),
+		table(tabTimeline, idx("id", func(r *timelineRow) []byte { return key(r.Host) })),
 		table(tabSeries, idx("id", func(s *Series) []byte { return key(s.ID) })),
 		table(tabHolds,
 			idx("id", func(h *Hold) []byte { return key(h.ID) }),
@@ -230,8 +227,8 @@ func reservationByName(r *Reservation) []byte {
 	return key(r.Project, r.Name)
 }
 
-func reservationByLive(r *Reservation) []byte {
-	if !r.Live() {
+func reservationByEnding(r *Reservation) []byte {
+	if r.State != api.StateEnding {
 		return nil
 	}
 	return key(r.ID)

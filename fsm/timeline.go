@@ -38,9 +38,8 @@ type Step struct {
 }
 
 // timelineRow is the sum of all bookings of a host over time: neighbours differ,
-// so its steps are a function of the set of bookings. A host that has become
-// idle keeps a row without steps, for those who ask what has changed. Steps are
-// never written to once they are stored.
+// so its steps are a function of the set of bookings. Steps are never written to
+// once they are stored.
 //
 // Admission looks at the steps inside the asked window only: its cost does not
 // grow with what is booked elsewhere, and hardly with what is booked at other
@@ -51,7 +50,6 @@ type Step struct {
 // otherwise be copied whole for each.
 type timelineRow struct {
 	Host  string
-	Index uint64 // Raft index of the last change
 	parts [][]Step
 }
 
@@ -222,7 +220,8 @@ func (t *tx) shift(b *Booking, change func(a, b Amounts) Amounts) {
 		steps = slices.Concat(part...)
 	}
 	steps = shifted(steps, from, until, func(a Amounts) Amounts { return change(a, b.amounts()) })
-	t.put(tabTimeline, &timelineRow{Host: b.Host, Index: t.index, parts: old.replaced(first, end, steps)})
+	t.moved = append(t.moved, hostChange{t.index, b.Host})
+	t.put(tabTimeline, &timelineRow{Host: b.Host, parts: old.replaced(first, end, steps)})
 }
 
 // unbookAll takes away everything of one owner, and returns it.

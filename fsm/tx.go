@@ -17,6 +17,7 @@ type tx struct {
 	sub       int // events so far
 	eventsMax int
 	result    *Reservation
+	moved     []hostChange
 	eased     []string // hosts of which less is booked than before
 }
 

@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,7 +12,8 @@ import (
 // through its slices and maps. Lists are in a fixed order.
 type View struct {
 	reader
-	st stateRow
+	st      stateRow
+	changes *changeLog
 }
 
 // Index is the Raft index of the last command applied.
@@ -101,7 +103,7 @@ type ReservationFilter struct {
 
 // Reservations returns those chosen, by id.
 func (v *View) Reservations(f ReservationFilter) []Reservation {
-	ix := "live"
+	ix := "name" // that of live ones only
 	switch {
 	case f.Placed:
 		ix = "placed"
@@ -114,13 +116,16 @@ func (v *View) Reservations(f ReservationFilter) []Reservation {
 			out = append(out, *r)
 		}
 	}
+	if ix == "name" {
+		slices.SortFunc(out, func(a, b Reservation) int { return strings.Compare(a.ID, b.ID) })
+	}
 	return out
 }
 
 // ReservationCount counts the live ones.
 func (v *View) ReservationCount() int {
 	n := 0
-	for range scan[Reservation](v.reader, tabReservations, "live", nil) {
+	for range scan[Reservation](v.reader, tabReservations, "name", nil) {
 		n++
 	}
 	return n
@@ -232,9 +237,17 @@ func (v *View) BookingsOf(reservation string) []Booking {
 }
 
 // Overruns returns what is still held past its time, because hosts are not clean
-// yet, by host.
+// yet.
 func (v *View) Overruns() []Booking {
-	return list(upTo(scan[Booking](v.reader, tabBookings, "until", nil), func(b *Booking) bool { return !b.Until.After(v.st.Clock) }))
+	var out []Booking
+	for r := range scan[Reservation](v.reader, tabReservations, "ending", nil) {
+		for b := range scan[Booking](v.reader, tabBookings, "id", key(r.ID)) {
+			if !b.Until.After(v.st.Clock) {
+				out = append(out, *b)
+			}
+		}
+	}
+	return out
 }
 
 // Steps returns what is booked of a host, or of Identifiers, over time. What it
@@ -248,17 +261,10 @@ func (v *View) StepsAround(host string, from, until time.Time) []Step {
 	return v.stepsAround(host, from.UnixNano(), until.UnixNano())
 }
 
-// ChangedSteps yields the hosts whose bookings changed after a Raft index, with
-// all their steps.
-func (v *View) ChangedSteps(after uint64) func(func(host string, steps []Step) bool) {
-	return func(yield func(string, []Step) bool) {
-		for row := range from[timelineRow](v.reader, tabTimeline, "changed", key(after+1)) {
-			if !yield(row.Host, row.steps()) {
-				return
-			}
-		}
-	}
-}
+// ChangedHosts returns the hosts whose bookings changed after a Raft index, and
+// perhaps some that changed after this View. False if that is not known any more:
+// then any may have.
+func (v *View) ChangedHosts(after uint64) ([]string, bool) { return v.changes.since(after) }
 
 // ToBind returns promises by when they are to be provisioned: those due by the
 // time given, at most limit.

@@ -22,7 +22,7 @@
 //
 // # How a reservation is planned
 //
-//	inventory:  timelines of the state ── followed by ChangedSteps ──┐
+//	inventory:  timelines of the state ── followed by ChangedHosts ──┐
 //	            + what overruns its time + plans in flight           ├─▶ Plan
 //	lock held:  follow, Plan at one slot, add the flight ────────────┘
 //	no lock:    validation, rolls, names; search in a window (on a Clone); secrets; Raft

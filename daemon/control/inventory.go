@@ -50,7 +50,8 @@ func (i *inventory) follow(v *fsm.View) *placement.Inventory {
 	if i.inv != nil && v.Index() == i.index {
 		return i.inv
 	}
-	fresh := i.inv == nil || v.Index() < i.index // all is made anew
+	hosts, known := v.ChangedHosts(i.index)
+	fresh := i.inv == nil || v.Index() < i.index || !known // all is made anew
 	if fresh {
 		*i = inventory{inv: placement.New(nil, nil), flights: i.flights}
 	}
@@ -60,8 +61,8 @@ func (i *inventory) follow(v *fsm.View) *placement.Inventory {
 	i.overrun = nil
 	changed := i.setHosts(v)
 	if !fresh {
-		for host, steps := range v.ChangedSteps(i.index) {
-			i.inv.SetSteps(host, placeSteps(steps))
+		for _, host := range hosts {
+			i.inv.SetSteps(host, placeSteps(v.Steps(host)))
 			changed[host] = true
 		}
 	}

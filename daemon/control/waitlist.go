@@ -140,10 +140,8 @@ type server struct {
 func (s *server) due(v *fsm.View, now time.Time) bool {
 	list := v.Waitlist()
 	moved := v.HostsIndex() != s.hosts || len(list) != s.waiting || now.Sub(s.at) >= waitlistIdle || now.Before(s.at)
-	for range v.ChangedSteps(s.index) {
-		moved = true
-		break
-	}
+	hosts, known := v.ChangedHosts(s.index)
+	moved = moved || !known || len(hosts) > 0
 	for i := range list {
 		moved = moved || list[i].Modified > s.index
 	}

@@ -287,11 +287,11 @@ func TestDeadlineAloneIsForThoseThatLeave(t *testing.T) {
 func TestChangesMadeAtOnceBothHappen(t *testing.T) {
 	r := controltest.New(t, controltest.Options{})
 	id := inState(t, r, "booked")
-	r.Applier.Before = func([]byte) error { // between planning and applying
-		r.Applier.Before = nil
+	r.Applier.SetHook(func([]byte) error { // between planning and applying
+		r.Applier.SetHook(nil)
 		_, err := r.Control.Change(t.Context(), id, api.Change{Name: new("first")}, "op", "", everybody)
 		return err
-	}
+	})
 	if now := mustChange(t, r, id, api.Change{Extend: new("1h")}); now.Name != "first" || now.End.Sub(now.Start) != 5*time.Hour {
 		t.Errorf("it is %s, %v long", now.Name, now.End.Sub(now.Start))
 	}

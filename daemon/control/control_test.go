@@ -314,7 +314,7 @@ func TestConcurrentReservesDoNotCollide(t *testing.T) {
 		var mu sync.Mutex
 		commands := 0
 		count := func(cmd []byte) error { mu.Lock(); commands++; mu.Unlock(); return nil }
-		r.Applier.Before = count
+		r.Applier.SetHook(count)
 		begin := time.Now()
 		var wg sync.WaitGroup
 		for i := range 64 {
@@ -354,12 +354,12 @@ func TestSubnetTooSmallIsNoFit(t *testing.T) {
 func TestReplansWhenTheStateMovedUnderIt(t *testing.T) {
 	r := controltest.New(t, controltest.Options{})
 	var once sync.Once
-	r.Applier.Before = func([]byte) error {
+	r.Applier.SetHook(func([]byte) error {
 		once.Do(func() { // the host that would build and store is lost just now
 			r.Apply2(fsm.HostStatusSet{Host: controltest.HostID(1), Status: fsm.HostDead})
 		})
 		return nil
-	}
+	})
 	spec := controltest.Spec("lab", 4)
 	res := reserve(t, r, spec)
 	for _, v := range r.FSM.View().Volumes(res.ID) {
@@ -383,21 +383,21 @@ func TestReplanIsBounded(t *testing.T) {
 	}
 	r.Apply(fsm.HostStatusSet{Host: controltest.HostID(1), Status: fsm.HostDead})
 	tries := 0
-	r.Applier.Before = func([]byte) error {
-		before := r.Applier.Before
-		r.Applier.Before = nil
-		defer func() { r.Applier.Before = before }()
+	r.Applier.SetHook(func([]byte) error {
+		before := r.Applier.Hook()
+		r.Applier.SetHook(nil)
+		defer func() { r.Applier.SetHook(before) }()
 		r.Apply(fsm.HostStatusSet{Host: controltest.HostID(tries % 2), Status: fsm.HostDead})
 		tries++
 		r.Apply(fsm.HostStatusSet{Host: controltest.HostID(tries % 2), Status: fsm.HostAlive})
 		return nil
-	}
+	})
 	_, err := r.Control.Reserve(t.Context(), controltest.Spec("lab", 1), "", "op", "")
 	problem(t, err, api.CodeConflict)
 	if tries != 5 {
 		t.Errorf("planned %d times, want 5", tries)
 	}
-	r.Applier.Before = nil
+	r.Applier.SetHook(nil)
 	reserve(t, r, controltest.Spec("lab", 1)) // what failed holds nothing back
 }
 

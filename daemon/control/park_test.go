@@ -176,8 +176,8 @@ func TestDateWhoseHourTheClocksLeaveOutStays(t *testing.T) {
 func TestSeriesLosesNoDateToARace(t *testing.T) {
 	now := time.Date(2030, 10, 1, 0, 0, 0, 0, time.UTC)
 	r := controltest.New(t, controltest.Options{Hosts: 1, CPUs: 4, Now: func() time.Time { return now }})
-	r.Applier.Before = func([]byte) error { // somebody is faster
-		r.Applier.Before = nil
+	r.Applier.SetHook(func([]byte) error { // somebody is faster
+		r.Applier.SetHook(nil)
 		s := controltest.Spec("fast", 2)
 		s.Slot = api.Slot{Start: "2030-10-29T08:30Z", For: "1h"}
 		_, err := r.Control.Reserve(t.Context(), s, "", "op", "")
@@ -185,7 +185,7 @@ func TestSeriesLosesNoDateToARace(t *testing.T) {
 			return nil // the plan in flight keeps it out: that is as good
 		}
 		return err
-	}
+	})
 	made, _, err := r.Control.ReserveSeries(t.Context(), weekly("lab"), true, false, "", "op", "")
 	if err != nil || len(made.Booked)+len(made.Missing) != 3 {
 		t.Errorf("made is %+v, %v; want each date booked or named", made, err)

@@ -163,11 +163,12 @@ func TestNextLeaderBindsWhatTheLastOneCouldNot(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go r.Control.RunLeader(ctx)
 		time.Sleep(time.Until(res.Provision) - time.Second)
-		r.Applier.Before = func([]byte) error { return errors.New("leadership lost") }
+		synctest.Wait()
+		r.Applier.SetHook(func([]byte) error { return errors.New("leadership lost") })
 		time.Sleep(3 * time.Second)
 		cancel()
 		synctest.Wait()
-		r.Applier.Before = nil
+		r.Applier.SetHook(nil)
 		if now := booked(t, r, res.ID); now.State != api.StateBooked {
 			t.Fatalf("it is %s without a leader", now.State)
 		}

@@ -193,13 +193,14 @@ func TestWaitlistIsServedOnByTheNextLeader(t *testing.T) {
 		go r.Control.RunLeader(ctx)
 		synctest.Wait()
 		one := wait(t, r, "one", 3, "1h")
-		r.Applier.Before = func([]byte) error { return errors.New("not the leader any more") }
+		synctest.Wait()
+		r.Applier.SetHook(func([]byte) error { return errors.New("not the leader any more") })
 		if _, err := r.Control.Release(t.Context(), busy.ID, "op"); err == nil {
 			t.Fatal("released without a leader")
 		}
 		cancel()
 		synctest.Wait()
-		r.Applier.Before = nil
+		r.Applier.SetHook(nil)
 		release(t, r, busy.ID)
 		ctx, cancel = context.WithCancel(t.Context())
 		defer cancel()

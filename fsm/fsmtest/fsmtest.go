@@ -16,18 +16,31 @@ type Local struct {
 	FSM *fsm.FSM
 	// Delay is how long a commit takes. Commits overlap, as they do in Raft's log.
 	Delay time.Duration
-	// Before, if not nil, is called before each command is applied, with no lock held; its
-	// error is Apply's, and the command is dropped.
-	Before func(cmd []byte) error
 
 	mu    sync.Mutex
 	index uint64
+	hook  func(cmd []byte) error
+}
+
+// SetHook has f called before each command is applied, with no lock held; its
+// error is Apply's, and the command is dropped. Nil: nothing is called.
+func (l *Local) SetHook(f func(cmd []byte) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hook = f
+}
+
+// Hook is what SetHook was given last.
+func (l *Local) Hook() func(cmd []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hook
 }
 
 // Apply commits one encoded command and returns the FSM's Result.
 func (l *Local) Apply(ctx context.Context, cmd []byte) (any, uint64, error) {
-	if l.Before != nil {
-		if err := l.Before(cmd); err != nil {
+	if hook := l.Hook(); hook != nil {
+		if err := hook(cmd); err != nil {
 			return nil, 0, err
 		}
 	}

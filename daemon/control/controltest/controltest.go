@@ -210,11 +210,11 @@ func (r *Rig) must(err error) {
 	}
 }
 
-// Apply2 commits a command past Applier.Before, for use inside it.
+// Apply2 commits a command past the Applier's hook, for use inside it.
 func (r *Rig) Apply2(cmd fsm.Command) {
-	before := r.Applier.Before
-	r.Applier.Before = nil
-	defer func() { r.Applier.Before = before }()
+	before := r.Applier.Hook()
+	r.Applier.SetHook(nil)
+	defer func() { r.Applier.SetHook(before) }()
 	r.Apply(cmd)
 }
 

@@ -151,6 +151,7 @@ func newWorld(t testing.TB, sim bool) *world {
 	if os.Getenv("VCN_TEST_LOG") != "" {
 		w.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	t.TempDir() // so that directories are removed after what is cleaned up next: hosts still write to theirs
 	t.Cleanup(func() { w.stop() })
 	return w
 }

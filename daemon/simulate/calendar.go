@@ -73,18 +73,6 @@ func requestOf(r *api.Reservation, wait time.Duration) Request {
 	return q
 }
 
-// FromAPI are the hosts that the API lists, but those that have left.
-func FromAPI(list []api.Host) []Host {
-	var out []Host
-	for _, h := range list {
-		if h.Status == "left" || h.CPUs < 1 || h.Memory < 1 {
-			continue
-		}
-		out = append(out, Host{Name: h.Name, Classes: h.Classes, CPUs: h.CPUs, Memory: h.Memory, Storage: h.Storage, FailureDomain: h.FailureDomain})
-	}
-	return out
-}
-
 // scaleMax bounds a factor of Scale.
 const scaleMax = 1000
 

@@ -6,7 +6,7 @@
 // and its own swf.
 //
 //	Calendar, Trace, Synthesize ──▶ []Request ┐
-//	FromAPI, Scale, host files  ──▶ []Host    ┴▶ Scenario ──▶ Run
+//	Scale, hosts of the caller  ──▶ []Host    ┴▶ Scenario ──▶ Run
 //	                                                           │
 //	  next of: a job ends, a request comes, control's Step is due
 //	     │                              virtual clock ──▶ control.Config.Now

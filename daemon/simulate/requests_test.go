@@ -138,13 +138,6 @@ func TestHostsAreScaledByTheirClasses(t *testing.T) {
 	}
 }
 
-func TestHostsOfTheAPIAreThoseThatAreThere(t *testing.T) {
-	got := FromAPI([]api.Host{{Name: "a", Status: "alive", CPUs: 2, Memory: 1}, {Name: "b", Status: "left", CPUs: 2, Memory: 1}, {Name: "c", Status: "dead"}})
-	if len(got) != 1 || got[0].Name != "a" {
-		t.Errorf("%+v", got)
-	}
-}
-
 func TestAMadeUpLoadHasItsShape(t *testing.T) {
 	l := Load{Seed: 3, Jobs: 20_000, Span: 100 * 24 * time.Hour}
 	_, jobs := Synthesize(l)

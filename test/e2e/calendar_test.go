@@ -161,7 +161,7 @@ func (l *life) calendar(t *testing.T) {
 	if len(offers.Items) != 1 || offers.Items[0].Kind != api.OfferExact || offers.Items[0].ID == "" {
 		t.Fatalf("offers %+v", offers)
 	}
-	other := must[api.Reservation](t, args("reserve", "other", "--workers", "1", "--start", at(0), "--for", "1h")...)
+	must[api.Reservation](t, args("reserve", "other", "--workers", "1", "--start", at(0), "--for", "1h")...)
 	// Two clusters at once are all that there are VLANs for: one is held, one is booked.
 	_, err := bed.Vcnctl(bounded(t, askMax), args("reserve", "third", "--workers", "1", "--start", at(0), "--for", "1h")...)
 	if exitOf(err) != 3 {
@@ -184,7 +184,6 @@ func (l *life) calendar(t *testing.T) {
 		r, err := query[api.Reservation](ctx, "show", "third")
 		return err == nil && r.State == api.StateBooked, fmt.Sprint(err, r.State)
 	})
-	_ = other
 	text := ctl(t, "calendar", "--days", "3")
 	for _, want := range []string{"alpha", "asked", "third"} {
 		if !strings.Contains(text, want) {

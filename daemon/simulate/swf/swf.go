@@ -135,12 +135,6 @@ func NewReader(in io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(in
 // Header is what was read of it: all after the first Next.
 func (r *Reader) Header() Header { return r.header }
 
-// Line is the number of the line read last.
-func (r *Reader) Line() int { return r.line }
-
-// Bytes is how much text has been read.
-func (r *Reader) Bytes() int64 { return r.bytes }
-
 // Next is the next job; io.EOF after the last one, an *Error where a line is not
 // right, or the error of the reader.
 func (r *Reader) Next() (Job, error) {
